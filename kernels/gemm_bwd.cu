@@ -1,4 +1,5 @@
-// Gradients of linear layers: dx = dy W, or dx + dy W rounded once; dw += dy^T x; dbias += the sum of dy over tokens.
+// Gradients of linear layers: dx = dy W, or dx + dy W rounded once; dw = dy^T x, or dw + dy^T x; dbias += the sum of dy
+// over tokens.
 // Shapes: x, dx [T, K] not padded, dy [T][stride >= N]; W bf16 and dw f32 [N][ld] with ld = K rounded up to 64; dbias
 // f32 [N].
 // Grid: one tile per CTA, 4 warps. dx: tokens x K as in the forward pass. dw: N x K, each CTA over all tokens; 784 (o)
@@ -224,14 +225,16 @@ __device__ __forceinline__ void dgrad(const DgradArgs& args) {
 struct WgradArgs {
     const bf16* x;   // [tokens, k]
     const bf16* dy;  // [tokens][dy_stride]
-    float* dw;       // [n][ld], zero from column k on
+    float* from;     // dw, or null: the chains start at zero
+    float* dw;       // [n][ld]; columns from k on are not written
     float* dbias;    // [n], or null
     int tokens, n, k, ld;
-    int dy_stride, pad;
+    int dy_stride;
+    int adds;  // 1 if complete sums are added to dw
 };
 
-// Computes dw. A warp's accumulators start with the values of dw and are written back to it. A quarter of a warp
-// accesses a complete sector of 32 bytes.
+// Computes dw. A warp's accumulators start with the values of `from`, and are written or added to dw. A quarter of a warp accesses a
+// complete sector of 32 bytes.
 template <class T>
 __device__ __forceinline__ void wgrad(const WgradArgs& args) {
     Corner at = corner<T>(blockIdx.x, args.n, args.k);
@@ -241,8 +244,9 @@ __device__ __forceinline__ void wgrad(const WgradArgs& args) {
     Step<T> operands;
     isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
     clear<T>(sums);
-    Floats dw{args.dw, args.n, args.k, args.ld};
-    resume<T>(dw, at, warp, sums);
+    if (args.from) {
+        resume<T>(Floats{args.from, args.n, args.k, args.ld}, at, warp, sums);
+    }
     int dy_at = rows_at<T>(warp), x_at = columns_at<T>(warp);
     stream<T>(
         (args.tokens + BLOCK_K - 1) / BLOCK_K,
@@ -260,6 +264,14 @@ __device__ __forceinline__ void wgrad(const WgradArgs& args) {
                 multiply_columns<T>(ring.w[slot], x_at, k, operands, sums);
             }
         });
+    Floats dw{args.dw, args.n, args.k, args.ld};
+    if (args.adds) {
+        each_pair<T>(dw, at, warp, sums, [](isa::Acc& acc, int i, const float* p, bool) {
+            float2 v = isa::load<float2>(p);
+            acc[i] += v.x;
+            acc[i + 1] += v.y;
+        });
+    }
     keep<T>(dw, at, warp, sums);
 }
 

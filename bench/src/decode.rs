@@ -37,8 +37,15 @@ pub fn linear_logprob_bwd(dev: &mut Device, s: Sizes) -> Result<Case> {
     let (shape, flops) = rows_by_weight([s.targets, s.vocabulary, s.hidden]);
     let moved = bytes(&[hidden, w.data, targets, lse, dlog_prob, dhidden]) + written;
     op("linear_logprob bwd", s.dtype, shape, 3.0 * flops, moved, move |dev| {
-        let call =
-            linear_logprob::Bwd { lse, entropy: None, logits: None, dlog_prob, dentropy: None, dhidden, dw: Some(dw) };
+        let call = linear_logprob::Bwd {
+            lse,
+            entropy: None,
+            logits: None,
+            dlog_prob,
+            dentropy: None,
+            dhidden,
+            dw: Some(dw.into()),
+        };
         linear_logprob::bwd(dev, logprob_call(hidden, &w, targets), call)
     })
 }

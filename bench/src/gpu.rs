@@ -35,7 +35,14 @@ pub fn run(options: &Options, machine: &Machine) -> Result<String> {
         "name", "shape", "ms", "burst", "sustained", "TFLOP/s", "GB/s", "MHz", "predicted"
     );
     let mut rows = Vec::new();
-    let chosen = chosen(options, machine.target)?;
+    let candidate = options.candidate()?.map(|candidate| candidate.name);
+    let with_candidate = |make: Make| -> Make {
+        Box::new(move |dev| {
+            dev.use_candidate(candidate);
+            make(dev)
+        })
+    };
+    let chosen: Vec<Make> = chosen(options, machine.target)?.into_iter().map(with_candidate).collect();
     // A missing device gives one error here, instead of one row per case.
     drop((machine.device)(&Plan::default())?);
     if options.turns {

@@ -15,6 +15,7 @@ use omr_base::error::{Error, Result};
 use omr_base::files::Output;
 use omr_model::nn::CheckpointPolicy;
 use omr_runtime::device::{Kind, Target};
+use omr_runtime::ops::gemm::{Candidate, candidates};
 use omr_runtime::tensor::DType;
 use omr_train::plan;
 
@@ -91,6 +92,10 @@ pub struct Options {
     /// JSON. `next` goes to the next case. A line of JSON says when a case is ready. For --device cuda or emu
     #[arg(long)]
     pub turns: bool,
+    /// Measure the benchmark CASE with a kernel that may replace one of its kernels. `list` prints those of this program; it
+    /// has some if it is built with the cargo feature `candidates`. For --device cuda or emu
+    #[arg(long, value_name = "CASE=KERNEL")]
+    pub candidate: Option<String>,
     /// Minimum time to measure each case, or a turn of it, in seconds
     #[arg(long, default_value_t = 0.3, value_name = "S")]
     pub seconds: f64,
@@ -106,6 +111,16 @@ impl Options {
     /// True if the ranks take part in the benchmark. All others run in one process.
     pub fn has_ranks(&self) -> bool {
         self.names == [RANKS]
+    }
+
+    /// Returns the candidate that --candidate names.
+    pub fn candidate(&self) -> Result<Option<&'static Candidate>> {
+        let Some(wanted) = &self.candidate else { return Ok(None) };
+        let found = candidates().iter().find(|candidate| candidate.to_string() == *wanted);
+        let names: Vec<String> = candidates().iter().map(Candidate::to_string).collect();
+        let names =
+            if names.is_empty() { "a program built with --features candidates".into() } else { names.join(", ") };
+        found.map(Some).ok_or_else(|| Error::input("omr bench --candidate", wanted.clone(), names))
     }
 
     /// Returns the factor of the random numbers of ops: 0 with `--data zeros`, otherwise 1.

@@ -25,7 +25,7 @@ constexpr int BLOCK_K = 64;
 // rotated pair.
 constexpr int GROUP = 64;
 // Tile rows that are traversed together, so that their x and the weight tiles that they share stay in the L2 cache.
-constexpr int RASTER_M = 8;
+constexpr int RASTER_M = 8;  // RASTER of src/runtime/ops/gemm/sm90a.rs
 
 // A second pair of operands (LoRA), over which the chains continue after the last step of the first: x [rows, depth] and
 // w [cols, ld], as in Operands. depth and ld are 0 if there is none.
@@ -248,14 +248,14 @@ struct Corner {
     int row, column;
 };
 
-// Returns the corner of tile number `tile` in the order in which the tiles are traversed.
+// Returns the corner of tile number `tile` in the order in which the tiles are traversed: bands of `raster` rows of tiles.
 template <class T>
-__device__ __forceinline__ Corner corner(uint32_t tile, int rows, int columns) {
+__device__ __forceinline__ Corner corner(uint32_t tile, int rows, int columns, int raster = RASTER_M) {
     int tiles_m = (rows + T::BLOCK_M - 1) / T::BLOCK_M;
     int tiles_n = (columns + T::BLOCK_N - 1) / T::BLOCK_N;
-    int band = tile / (RASTER_M * tiles_n) * RASTER_M;
-    int in_band = tile % (RASTER_M * tiles_n);
-    int height = min(RASTER_M, tiles_m - band);
+    int band = tile / (raster * tiles_n) * raster;
+    int in_band = tile % (raster * tiles_n);
+    int height = min(raster, tiles_m - band);
     return Corner{(band + in_band % height) * T::BLOCK_M, in_band / height * T::BLOCK_N};
 }
 
@@ -375,6 +375,9 @@ __device__ __forceinline__ Quad operator+(Quad a, Quad b) {
 // Base of epilogues that take tiles of sums from shared memory and have no tensor maps.
 struct Sliced {
     static constexpr bool STAGED = false;
+    // Ring stages that the results of a warpgroup take, if they go through the ring.
+    template <class T>
+    static constexpr int PIECES = 1;
     struct Maps {};
 };
 

@@ -32,12 +32,18 @@ struct Slice {
     __device__ __forceinline__ static uint32_t thread() { return threadIdx.x % 32; }
 };
 
-// A CTA computes 64 GROUPS x N outputs. A stage has BLOCKS blocks of 64 terms.
-template <int GROUPS, int N, int RING, int COLUMNS = GROUP, int BLOCKS = 1>
+// A CTA computes 64 GROUPS x N outputs. A stage has BLOCKS blocks of 64 terms. CTAS CTAs are a cluster: their tiles lie
+// below one another, and each loads a part of the W that they share into the shared memory of all.
+template <int GROUPS, int N, int RING, int COLUMNS = GROUP, int BLOCKS = 1, int CTAS = 1>
 struct WideTile {
     using Part = Slice<COLUMNS>;
+    static constexpr int CLUSTER = CTAS;
     static constexpr int BLOCK_M = 64 * GROUPS, BLOCK_N = N, STAGES = RING, DEPTH = BLOCKS;
     static constexpr int MATH = 128 * GROUPS, THREADS = MATH + 128;
+    // The tiles of a cluster as one.
+    struct Cluster {
+        static constexpr int BLOCK_M = 64 * GROUPS * CTAS, BLOCK_N = N;
+    };
     // Registers per thread after the reallocation. A CTA has 65,536 registers in total. The producer warpgroup gives up
     // registers, which the accumulators need.
     static constexpr int REGISTERS_COPY = 40, REGISTERS_MATH = 232;
@@ -69,7 +75,9 @@ struct WideSmem {
     isa::Shared<bf16> x[T::STAGES][T::DEPTH * T::BLOCK_M * BLOCK_K];
     isa::Shared<bf16> w[T::STAGES][T::DEPTH * T::BLOCK_N * BLOCK_K];
     Results<T, STAGED> results;
-    isa::Mbarrier full[T::STAGES], empty[T::STAGES];
+    // The second half of `empty`, in a cluster: complete when the producer of the other CTA has acquired the stage for
+    // results.
+    isa::Mbarrier full[T::STAGES], empty[T::STAGES * (T::CLUSTER > 1 ? 2 : 1)];
     // The tile that a stage belongs to. After the last tile: a number that is no tile.
     isa::Shared<int> tile[T::STAGES];
     // First row of each box of W of the tile that is being loaded. A box has at least 8 rows.
@@ -100,7 +108,7 @@ struct WideArgs : E::Maps {
     int steps;  // stages of the first pair
     // Rows per box of x: BLOCK_M, or fewer if the product has fewer rows. The other rows of a stage stay zero.
     int x_box;
-    int pad;
+    int raster;  // rows of tiles that are traversed together
     // Tiles taken after the first one of each CTA; zero before and after the launch. Null: the tiles of a CTA are as far
     // apart as the grid is large.
     uint32_t* counter;
@@ -120,22 +128,62 @@ struct PipelineState {
     }
 };
 
-// Waits until a stage is empty, and announces its tile and the bytes that will arrive in it.
+// Waits until the other CTA of a cluster has acquired the same stage for results, too. The warps of a CTA could otherwise
+// release this stage before all warps have released it for its operands, because results do not depend on the other CTA.
+// Bit i of `parities` is the parity of the next wait for stage i.
 template <class T, bool STAGED>
-__device__ __forceinline__ void producer_acquire(WideSmem<T, STAGED>& smem, PipelineState<T> pipe, int tile, int bytes) {
+__device__ __forceinline__ void meet(WideSmem<T, STAGED>& smem, int slot, uint32_t& parities) {
+    isa::Mbarrier* acquired = &smem.empty[T::STAGES + slot];
+    isa::mbarrier_arrive_at(acquired, isa::cluster_rank() ^ 1);
+    isa::mbarrier_wait(acquired, parities >> slot & 1);
+    parities ^= 1 << slot;
+}
+
+// Waits until a stage is empty, and announces its tile and the bytes that will arrive in it. `parities`: of a stage for
+// results in a cluster.
+template <class T, bool STAGED>
+__device__ __forceinline__ void producer_acquire(WideSmem<T, STAGED>& smem, PipelineState<T> pipe, int tile, int bytes,
+                                                 uint32_t* parities = nullptr) {
     // In the first round this waits for the phase before the first one, which counts as complete.
     isa::mbarrier_wait(&smem.empty[pipe.slot], pipe.parity ^ 1);
+    if constexpr (T::CLUSTER > 1) {
+        if (parities) meet(smem, pipe.slot, *parities);
+    }
     smem.tile[pipe.slot] = tile;
     isa::mbarrier_arrive_expect_tx(&smem.full[pipe.slot], bytes);
 }
 
-// Loads panels of COUNT rows of an operand, starting at row `first`, for the 64 terms from k on.
-template <int COUNT>
+// Loads a box, for all CTAs of the cluster if there is one.
+template <int CLUSTER>
+__device__ __forceinline__ void copy_box(isa::Shared<bf16>* to, const isa::TensorMap* from, isa::Mbarrier* full, int x,
+                                         int y) {
+    if constexpr (CLUSTER > 1) {
+        isa::tma_load_multicast(to, from, full, (1 << CLUSTER) - 1, x, y);
+    } else {
+        isa::tma_load(to, from, full, x, y);
+    }
+}
+
+// Loads panels of an operand for the 64 terms from k on: those at the rows BEGIN to END of the tile, which starts at row
+// `first`.
+template <int CLUSTER>
 __device__ __forceinline__ void copy_panels(isa::Shared<bf16>* to, const isa::TensorMap* from, isa::Mbarrier* full,
-                                            int first, int k) {
+                                            int first, int k, int begin, int end) {
 #pragma unroll 1
-    for (int i = 0; i < COUNT; i += GROUP) {
-        isa::tma_load(to + i * BLOCK_K, from, full, first + i, k);
+    for (int i = begin; i < end; i += GROUP) {
+        copy_box<CLUSTER>(to + i * BLOCK_K, from, full, first + i, k);
+    }
+}
+
+// Loads a CTA's part of the boxes of W for the 64 terms from k on.
+template <int N, int CLUSTER>
+__device__ __forceinline__ void share_boxes(isa::Shared<bf16>* to, const isa::TensorMap* from, isa::Mbarrier* full,
+                                            const isa::Shared<int> (&rows)[N / 8], int box, int2 first, int k) {
+    int begin = isa::cluster_rank() * (N / CLUSTER);
+#pragma unroll 1
+    for (int at = begin; at < begin + N / CLUSTER; at += box) {
+        int i = at / box, row = i == 0 ? first.x : i == 1 ? first.y : rows[i];
+        copy_box<CLUSTER>(to + at * BLOCK_K, from, full, k, row);
     }
 }
 
@@ -165,12 +213,16 @@ __device__ __forceinline__ void copy_stage(WideSmem<T, E::STAGED>& smem, int slo
         if constexpr (R::OF_X == isa::Major::k) {
             isa::tma_load(to_x, x, full, k, at.row);
         } else {
-            copy_panels<T::BLOCK_M>(to_x, x, full, at.row, k);
+            copy_panels<1>(to_x, x, full, at.row, k, 0, T::BLOCK_M);
         }
-        if constexpr (R::OF_W == isa::Major::k) {
-            copy_boxes<T::BLOCK_N>(to_w, w, full, smem.box_rows, box, first, k);
+        if constexpr (R::OF_W != isa::Major::k) {
+            constexpr int COUNT = T::BLOCK_N / T::CLUSTER;
+            int begin = T::CLUSTER > 1 ? isa::cluster_rank() * COUNT : 0;
+            copy_panels<T::CLUSTER>(to_w, w, full, at.column, k, begin, begin + COUNT);
+        } else if constexpr (T::CLUSTER > 1) {
+            share_boxes<T::BLOCK_N, T::CLUSTER>(to_w, w, full, smem.box_rows, box, first, k);
         } else {
-            copy_panels<T::BLOCK_N>(to_w, w, full, at.column, k);
+            copy_boxes<T::BLOCK_N>(to_w, w, full, smem.box_rows, box, first, k);
         }
     }
 }
@@ -187,6 +239,33 @@ __device__ __forceinline__ int2 find_boxes(WideSmem<T, E::STAGED>& smem, const W
 #pragma unroll 1
     for (int i = 2; i * args.box < T::BLOCK_N; i++) smem.box_rows[i] = row(i);
     return make_int2(row(0), args.box < T::BLOCK_N ? row(1) : 0);
+}
+
+// Releases a stage: in a cluster also to the other CTAs, which load a part of it.
+template <class T, bool STAGED>
+__device__ __forceinline__ void release(WideSmem<T, STAGED>& smem, int slot) {
+    isa::mbarrier_arrive(&smem.empty[slot]);
+    if constexpr (T::CLUSTER > 1) isa::mbarrier_arrive_at(&smem.empty[slot], isa::cluster_rank() ^ 1);
+}
+
+// Waits for all threads of the cluster.
+template <class T>
+__device__ __forceinline__ void sync_cluster() {
+    if constexpr (T::CLUSTER > 1) {
+        isa::cluster_arrive();
+        isa::cluster_wait();
+    }
+}
+
+// Returns the corner of this CTA's tile among the tiles that its cluster computes together.
+template <class T>
+__device__ __forceinline__ Corner cluster_corner(uint32_t tiles, const Operands& in, int columns, int raster) {
+    if constexpr (T::CLUSTER == 1) {
+        return corner<T>(tiles, in.rows, columns, raster);
+    } else {
+        Corner at = corner<typename T::Cluster>(tiles, in.rows, columns, raster / T::CLUSTER);
+        return Corner{at.row + (int)isa::cluster_rank() * T::BLOCK_M, at.column};
+    }
 }
 
 // Fills the rows of x that no box covers with zeros, in all stages. Called by all math warpgroups.
@@ -287,25 +366,33 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     const Operands& in = args.in;
     int columns = E::columns(args.out, in);
     constexpr int TERMS = T::DEPTH * BLOCK_K;
+    // Stages with the results of a warpgroup, and columns of each.
+    constexpr int PIECES = E::template PIECES<T>, WIDTH = T::BLOCK_N / PIECES;
     int steps = args.steps + (in.more.depth + TERMS - 1) / TERMS;
-    int tiles = ((in.rows + T::BLOCK_M - 1) / T::BLOCK_M) * ((columns + T::BLOCK_N - 1) / T::BLOCK_N);
+    constexpr int CLUSTER_M = T::BLOCK_M * T::CLUSTER;
+    // Numbers of clusters, which are single CTAs in most kernels.
+    int tiles = ((in.rows + CLUSTER_M - 1) / CLUSTER_M) * ((columns + T::BLOCK_N - 1) / T::BLOCK_N);
+    int own = blockIdx.x / T::CLUSTER, clusters = gridDim.x / T::CLUSTER;
     if (threadIdx.x == 0) {
         for (int i = 0; i < T::STAGES; i++) {
             isa::mbarrier_init(&smem.full[i], 1);
-            isa::mbarrier_init(&smem.empty[i], T::MATH / 32);
+            isa::mbarrier_init(&smem.empty[i], T::MATH / 32 * T::CLUSTER);
+            if constexpr (T::CLUSTER > 1) isa::mbarrier_init(&smem.empty[T::STAGES + i], 1);
         }
         isa::fence_mbarrier_init();
     }
     isa::sync_cta();
+    sync_cluster<T>();
     PipelineState<T> pipe;
     int x_box = R::OF_X == isa::Major::k ? args.x_box : T::BLOCK_M;
     if (threadIdx.x >= T::MATH) {
         if constexpr (T::MATH > 128) isa::registers_decrease<T::REGISTERS_COPY>();
         if (threadIdx.x >= T::MATH + 32 || !isa::elect()) return;
         int bytes = (x_box + T::BLOCK_N) * TERMS * 2;
-        int tile = blockIdx.x;
+        int tile = own;
+        [[maybe_unused]] uint32_t parities = 0;
         while (tile < tiles) {
-            Corner at = corner<T>(tile, in.rows, columns);
+            Corner at = cluster_corner<T>(tile, in, columns, args.raster);
             int2 first{};
             if constexpr (R::OF_W == isa::Major::k) first = find_boxes<T, E>(smem, args, at);
             // The answer arrives while this tile is loaded.
@@ -322,20 +409,21 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
                 pipe.next();
             }
             if constexpr (E::STAGED) {
-                // Claims one stage for the results of each warpgroup, and loads the tensors to be added into it.
-                for (int group = 0; group < T::MATH / 128; group++) {
+                // Claims the stages for the results of each warpgroup, and loads the tensors to be added into them.
+                for (int i = 0; i < T::MATH / 128 * PIECES; i++) {
                     Slot slot{smem.x[pipe.slot], smem.w[pipe.slot], smem.results.bias[pipe.slot]};
-                    producer_acquire(smem, pipe, tile, E::template bytes<T::BLOCK_N>(args.out, in));
-                    E::template fetch<T::BLOCK_N>(args, args.out, slot, &smem.full[pipe.slot], at.row + group * 64,
-                                                  at.column);
+                    producer_acquire(smem, pipe, tile, E::template bytes<WIDTH>(args.out, in), &parities);
+                    E::template fetch<WIDTH>(args, args.out, slot, &smem.full[pipe.slot], at.row + i / PIECES * 64,
+                                             at.column + i % PIECES * WIDTH);
                     pipe.next();
                 }
             }
             // A launch counts once for each tile. The last count resets the counter for the next launch.
             if (args.counter && taken + 1 == (uint32_t)tiles) isa::atomic_exch(args.counter, 0u);
-            tile = gridDim.x + (args.counter ? (int)taken : tile);
+            tile = clusters + (args.counter ? (int)taken : tile);
         }
         producer_acquire(smem, pipe, tile, 0);
+        sync_cluster<T>();
         return;
     }
     if constexpr (T::MATH > 128) isa::registers_increase<T::REGISTERS_MATH>();
@@ -344,9 +432,9 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     isa::WgmmaAcc<T::BLOCK_N> sums;
     // Slot to release next: a stage of operands, or the results of the previous tile. -1 if none.
     int before = -1;
-    int tile = blockIdx.x;
+    int tile = own;
     while (tile < tiles) {
-        Corner at = corner<T>(tile, in.rows, columns);
+        Corner at = cluster_corner<T>(tile, in, columns, args.raster);
         if constexpr (R::RESUMED) E::start(args.out, in, sums, at.row + warp * 16, at.column);
         for (int step = 0; step < steps; step++) {
             isa::mbarrier_wait(&smem.full[pipe.slot], pipe.parity);
@@ -357,40 +445,48 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
             isa::wgmma_wait<1>();
             if (before >= 0 && lane == 0) {
                 if (E::STAGED && step == 0) isa::bulk_wait_read<0>();
-                isa::mbarrier_arrive(&smem.empty[before]);
+                release(smem, before);
             }
             before = pipe.slot;
             pipe.next();
         }
         isa::wgmma_wait<0>();
         if (lane == 0) {
-            isa::mbarrier_arrive(&smem.empty[before]);
+            release(smem, before);
         }
         before = -1;
         if constexpr (E::STAGED) {
 #pragma unroll 1
             for (int group = 0; group < T::MATH / 128; group++) {
-                Slot slot{smem.x[pipe.slot], smem.w[pipe.slot], smem.results.bias[pipe.slot]};
                 bool mine = group == warp / 4;
                 // Warps without a row of the product have no results.
                 bool any = at.row + warp * 16 < in.rows;
-                isa::mbarrier_wait(&smem.full[pipe.slot], pipe.parity);
-                if (mine) {
-                    if (any) {
-                        E::stage(args.out, slot, sums, warp % 4, lane);
+#pragma unroll
+                for (int piece = 0; piece < PIECES; piece++) {
+                    Slot slot{smem.x[pipe.slot], smem.w[pipe.slot], smem.results.bias[pipe.slot]};
+                    isa::mbarrier_wait(&smem.full[pipe.slot], pipe.parity);
+                    if (mine && any) {
+                        E::template stage<WIDTH>(args.out, slot, sums, warp % 4, lane, piece * WIDTH);
                         isa::fence_proxy_async();
                     }
-                    before = pipe.slot;
+                    // All lanes have passed their wait for this stage before one lane releases it.
+                    isa::sync_warp();
+                    if (lane == 0 && mine) {
+                        if (any) {
+                            E::template send<WIDTH>(args, args.out, slot, warp % 4, at.row + warp * 16,
+                                                    at.column + piece * WIDTH);
+                        }
+                        isa::bulk_commit();
+                        if (piece > 0) {
+                            isa::bulk_wait_read<1>();
+                            release(smem, before);
+                        }
+                    } else if (lane == 0) {
+                        release(smem, pipe.slot);
+                    }
+                    if (mine) before = pipe.slot;
+                    pipe.next();
                 }
-                // All lanes have passed their wait for this stage before one lane releases it.
-                isa::sync_warp();
-                if (lane == 0 && mine) {
-                    if (any) E::template send<T::BLOCK_N>(args, args.out, slot, warp % 4, at.row + warp * 16, at.column);
-                    isa::bulk_commit();
-                } else if (lane == 0) {
-                    isa::mbarrier_arrive(&smem.empty[pipe.slot]);
-                }
-                pipe.next();
             }
         } else {
             put_slices<T, E>(smem.results.slices[warp], args, sums, at.row + warp * 16, at.column, lane);
@@ -400,6 +496,7 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     }
     // The stages must stay valid until the stores that read them are done.
     if (E::STAGED && lane == 0) isa::bulk_wait_read<0>();
+    sync_cluster<T>();
 }
 
 }  // namespace gemm

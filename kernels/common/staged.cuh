@@ -2,7 +2,7 @@
 // (residual) loads during the tile's own main loop, and the results are stored during the main loop of the next tile.
 // Between the two loops there are only arithmetic and shared memory accesses.
 //
-// Each warpgroup has one pipeline stage for the results of its 64 rows. A stage has memory for x and for W. A tensor
+// Each warpgroup has one pipeline stage for the results of its 64 rows, or two if they are fp32. A stage has memory for x and for W. A tensor
 // that is as wide as the tile uses the memory of W. A tensor that is half as wide (y of SwiGLU) uses the memory of x.
 // Both tensors are stored in panels of 64 columns, or in one narrower panel. Rows of a panel are swizzled, so that
 // neither stmatrix nor ldmatrix has bank conflicts. Each warp stores its own 16 rows. TMA clips boxes at the last row
@@ -23,7 +23,7 @@ struct StagedMaps {
 
 // Columns per panel of a tensor with COLUMNS columns.
 template <int COLUMNS>
-constexpr int PANEL = COLUMNS < 64 ? COLUMNS : 64;
+constexpr int PANEL = COLUMNS < 64 ? COLUMNS : COLUMNS % 64 == 0 ? 64 : 32;
 
 // Addresses that a lane passes to ldmatrix and stmatrix for a warp's 16 rows in panels of WIDTH columns.
 template <int WIDTH>
@@ -112,7 +112,8 @@ struct StagedLinear : Linear {
         }
     }
     template <int N>
-    __device__ __forceinline__ static void stage(const Args& to, Slot slot, isa::WgmmaAcc<N>& sums, int warp, int lane) {
+    __device__ __forceinline__ static void stage(const Args& to, Slot slot, isa::WgmmaAcc<N>& sums, int warp, int lane,
+                                                 int) {
         Panels<PANEL<N>> place(slot.w, warp, lane);
 #pragma unroll
         for (int column = 0; column < N; column += 16) {
@@ -142,7 +143,8 @@ struct StagedSwiGlu : SwiGlu {
         if (to.bias) isa::tma_load(slot.bias, &maps.bias, full, column, 0);
     }
     template <int N>
-    __device__ __forceinline__ static void stage(const Args& to, Slot slot, isa::WgmmaAcc<N>& sums, int warp, int lane) {
+    __device__ __forceinline__ static void stage(const Args& to, Slot slot, isa::WgmmaAcc<N>& sums, int warp, int lane,
+                                                 int) {
         Panels<64> both(slot.w, warp, lane);
         Panels<PANEL<N / 2>> one(slot.x, warp, lane);
         // This loop over groups is not unrolled: 64 unrolled exponentials would be most of the kernel's code.
@@ -176,6 +178,61 @@ struct StagedSwiGlu : SwiGlu {
     __device__ __forceinline__ static void send(const Maps& maps, const Args& to, Slot slot, int warp, int row, int column) {
         if (to.gate_up) send_panels<N>(&maps.more, slot.w, warp, row, column);
         send_panels<N / 2>(&maps.y, slot.x, warp, row, column / 2);
+    }
+};
+
+// dw += sums: each sum is complete before it is added to dw. In the operands x is dy, W is x, rows = N, cols = K, depth is
+// the tokens, and ld is that of dw. A stage holds panels of 32 columns of dw.
+struct StagedSums : InOrder {
+    static constexpr bool STAGED = true;
+    using Maps = StagedMaps;  // y: dw in boxes of a panel by 16 rows; more: by 16 to 64 rows
+    struct Args {
+        float* dw;  // [N][ld]; columns from K on are not written
+    };
+    // The memory of W holds 64 rows of half of a tile's columns, or of all if a stage has two blocks of terms.
+    template <class T>
+    static constexpr int PIECES = 2 / T::DEPTH;
+    static constexpr int COLUMNS = 32;
+    // bf16 elements of memory per panel, and per row of a panel.
+    static constexpr int PANEL_SIZE = 64 * COLUMNS * 2, ROW = COLUMNS * 2;
+
+    template <int N>
+    __device__ __forceinline__ static int bytes(const Args&, const Operands& in) {
+        return min(64, (in.rows + 15) / 16 * 16) * N * 4;
+    }
+    template <int N>
+    __device__ __forceinline__ static void fetch(const Maps& maps, const Args&, Slot slot, isa::Mbarrier* full, int row,
+                                                 int column) {
+#pragma unroll 1
+        for (int i = 0; i < N / COLUMNS; i++) {
+            isa::tma_load(slot.w + i * PANEL_SIZE, &maps.more, full, (column + i * COLUMNS) * 2, row);
+        }
+    }
+    // Adds the sums of WIDTH columns from column `first` of the tile on. Columns of a panel are swizzled in chunks of 16
+    // bytes, so that a warp's pairs have no bank conflicts.
+    template <int WIDTH, int N>
+    __device__ __forceinline__ static void stage(const Args&, Slot slot, isa::WgmmaAcc<N>& sums, int warp, int lane,
+                                                 int first) {
+        isa::Shared<bf16>* mine = slot.w + (warp * 16 + lane / 4) * ROW + lane % 2 * 4;
+#pragma unroll
+        for (int j = 0; j < WIDTH / 8; j++) {
+            int chunk = (j % 4 * 2 + lane % 4 / 2) ^ lane / 4;
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                isa::Shared<bf16>* at = mine + j / 4 * PANEL_SIZE + half * 8 * ROW + chunk * 8;
+                float2 v = isa::load<float2>(at);
+                v.x += sums[(first / 8 + j) * 4 + half * 2];
+                v.y += sums[(first / 8 + j) * 4 + half * 2 + 1];
+                isa::store(at, v);
+            }
+        }
+    }
+    template <int N>
+    __device__ __forceinline__ static void send(const Maps& maps, const Args&, Slot slot, int warp, int row, int column) {
+#pragma unroll 1
+        for (int i = 0; i < N / COLUMNS; i++) {
+            isa::tma_store(&maps.y, slot.w + i * PANEL_SIZE + warp * 16 * ROW, (column + i * COLUMNS) * 2, row);
+        }
     }
 };
 

@@ -50,18 +50,19 @@ fn images(kernels: &Path, compiled: &Path, tool: Option<&Path>, out: &Path) -> R
     let (mut sources, mut ptx) = (BTreeMap::new(), BTreeMap::new());
     files(kernels, &mut |path| {
         let name = path.strip_prefix(kernels).unwrap_or(path).to_string_lossy().replace('\\', "/");
-        if [".cu", ".cuh", ".h", ".cpp"].iter().any(|end| name.ends_with(end)) {
+        if [".cu", ".cuh", ".h", ".cpp"].iter().any(|end| name.ends_with(end)) && is_part(&name) {
             sources.insert(name, path.to_owned());
         }
     })?;
     files(compiled, &mut |path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if let Some(name) = name.strip_suffix(".ptx.gz") {
+        if let Some(name) = name.strip_suffix(".ptx.gz").filter(|name| is_part(name)) {
             ptx.insert(name.to_owned(), path.to_owned());
         }
     })?;
     let manifest = compiled.join("MANIFEST");
     let manifest = if manifest.exists() { fs::read_to_string(&manifest)? } else { String::new() };
+    let manifest: String = manifest.split_inclusive('\n').filter(|line| is_part(line)).collect();
 
     // PTX for each sm_90a cubin: the file's own sm_90a PTX, else its sm_80 PTX.
     let mut code = ptx.clone();
@@ -82,6 +83,12 @@ fn images(kernels: &Path, compiled: &Path, tool: Option<&Path>, out: &Path) -> R
         table(&ptx, "include_bytes"),
         table(&cubins, "include_bytes"),
     ))
+}
+
+/// Returns true if a kernel file, or a line of MANIFEST that begins with its name, is a part of this program: candidates are
+/// only with the feature `candidates`.
+fn is_part(name: &str) -> bool {
+    !name.starts_with("candidates_") || std::env::var_os("CARGO_FEATURE_CANDIDATES").is_some()
 }
 
 /// Writes a file and renames it into place. The build folder may be a hard-linked copy, and a shared file must not

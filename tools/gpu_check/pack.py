@@ -40,7 +40,7 @@ def pack(out):
     # tests the code of another compiler.
     toolkit = said([str(ROOT / "tools/cuda-toolchain"), "--pinned"], 600) or fail("tools/cuda-toolchain --pinned failed: no ptxas")
     os.environ["PTXAS"] = f"{toolkit}/bin/ptxas"
-    if subprocess.run(["cargo", "build", "--release", "--bin", "omr"], cwd=ROOT).returncode != 0:
+    if subprocess.run(["cargo", "build", "--release", "--bin", "omr", "--features", "candidates"], cwd=ROOT).returncode != 0:
         fail("cargo build --release failed")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

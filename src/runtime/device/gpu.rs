@@ -29,6 +29,13 @@ impl Gpu<'_> {
         self.variants.use_wgmma(kernels)
     }
 
+    /// Returns the name of the kernel that replaces one of a product, as [`Device::use_candidate`] has set it.
+    ///
+    /// [`Device::use_candidate`]: crate::device::Device::use_candidate
+    pub fn candidate(&self) -> Option<&'static str> {
+        self.variants.candidate
+    }
+
     /// Launches kernel `name` of `kernels/FILE.cu` on the stream, in a profiler range of that name. Does nothing if the
     /// grid is empty.
     pub fn launch(&mut self, file: &'static str, name: &'static str, launch: Launch, params: Params) -> Result<()> {

@@ -76,12 +76,14 @@ pub(super) struct Variants {
     pub is_requested: bool,
     /// Kernels that use `mma.sync` although wgmma is selected.
     pub refused: BTreeSet<WgmmaKernels>,
+    /// Name of the kernel that replaces one of a product.
+    pub candidate: Option<&'static str>,
 }
 
 impl Variants {
     /// `mma.sync`, which every GPU supports.
     pub const fn new() -> Variants {
-        Variants { selected: KernelVariant::Mma, is_requested: false, refused: BTreeSet::new() }
+        Variants { selected: KernelVariant::Mma, is_requested: false, refused: BTreeSet::new(), candidate: None }
     }
 
     /// Returns true if `kernels` use wgmma.

@@ -103,6 +103,11 @@ impl Device {
         format!("{} {variants}", self.kind().name())
     }
 
+    /// Makes the candidate with this name (`ops::gemm::candidates`) replace the kernel of its product; `None` ends this.
+    pub fn use_candidate(&mut self, name: Option<&'static str>) {
+        self.variants_mut().into_iter().for_each(|variants| variants.candidate = name);
+    }
+
     /// Limits the CTAs of the wgmma kernels, which process their tiles in turn, to `ctas`; `None` removes the limit.
     /// Under a small limit, a small product has several tiles per CTA, as a large product has on the whole GPU.
     pub fn limit_ctas(&mut self, ctas: Option<usize>) {

@@ -8,6 +8,7 @@ use crate::ops::check::{self, added, by_dtype, moved};
 use crate::ops::dequantize::widened;
 use crate::ops::gelu::GeluKind;
 use crate::ops::gemm::{self, Forward};
+use crate::ops::gradient::Gradient;
 use crate::ops::input::Input;
 use crate::ops::matmul::{
     self, Cells, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
@@ -265,15 +266,17 @@ fn dgrad_of(dev: &mut Device, input: Input, w: &Weight, dx: Tensor, accumulate: 
     })
 }
 
-/// Computes dw += dy^T x and dbias `[N]` += the sum of dy `[T, N]` over tokens; x is `[T, K]`. Both results are f32;
-/// `dw` is flat, in the device's element order for a weight of x's dtype. Each element is summed over the tokens in
-/// order, starting from its present value. Two calls are therefore bitwise identical to one call over both token
+/// Computes dw += dy^T x, or dw = dy^T x if dw holds nothing, and dbias `[N]` += the sum of dy `[T, N]` over tokens; x
+/// is `[T, K]`. Both results are f32; `dw` is flat, in the device's element order for a weight of x's dtype. Each element
+/// is summed over the tokens in order, starting from its present value, or from zero; if dw holds a sum over micro-batches,
+/// the sum over the tokens is then added to it. Two calls are therefore bitwise identical to one call over both token
 /// ranges, if the first range has
 ///
 /// - on a CPU in bf16, an even number of tokens (a multiple of 32 with AMX tiles);
 /// - on a GPU, a multiple of 16 tokens.
-pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>) -> Result<()> {
-    dev.note_product("linear::wgrad", [dy.cols(), x.cols(), x.rows()], moved(&[x, dy, dw, dw]));
+pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: impl Into<Gradient>, dbias: Option<Tensor>) -> Result<()> {
+    let dw = dw.into();
+    dev.note_product("linear::wgrad", [dy.cols(), x.cols(), x.rows()], moved(&[x, dy]) + dw.moved());
     wgrad_part(dev, x, dy, dw, dbias)
 }
 
@@ -282,7 +285,7 @@ pub(in crate::ops) fn wgrad_part(
     dev: &mut Device,
     x: Tensor,
     dy: Tensor,
-    dw: Tensor,
+    dw: Gradient,
     dbias: Option<Tensor>,
 ) -> Result<()> {
     const OP: &str = "linear::wgrad";
@@ -290,8 +293,9 @@ pub(in crate::ops) fn wgrad_part(
     let dtype = x.dtype;
     check::tensor(OP, "x", x, dtype, &[t, k])?;
     check::tensor(OP, "dy", dy, dtype, &[t, n])?;
-    check::tensor(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, n, k)])?;
+    check::tensor(OP, "dw", dw.tensor, DType::F32, &[Order::of(dev).len(dtype, n, k)])?;
     check::optional(OP, "dbias", dbias, DType::F32, &[n])?;
+    let dw = dw.of_product(dev, t, k)?;
     if dev.kind().is_gpu() {
         return dev.op(OP).run(|_| (), |mut gpu| gemm::wgrad(&mut gpu, x, dy, n, dw, dbias));
     }
@@ -306,6 +310,6 @@ pub(in crate::ops) fn wgrad_part(
     }
     dev.scope(Region::Workspace, |dev| {
         let scratch = dev.alloc(Region::Workspace, dtype, &[matmul::weight_gradient_scratch(dtype, t, n, k)])?;
-        dev.on().run(|cpu| by_dtype!(dtype, body(cpu, x, dy, dw, dbias, scratch)), |_| Ok(()))
+        dev.on().run(|cpu| by_dtype!(dtype, body(cpu, x, dy, dw.tensor, dbias, scratch)), |_| Ok(()))
     })
 }

@@ -49,6 +49,7 @@ pub mod embedding;
 pub mod gelu;
 pub mod gemm;
 pub mod grad_norm;
+pub mod gradient;
 pub mod input;
 pub mod lane_sum;
 pub mod lanes;

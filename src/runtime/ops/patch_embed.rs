@@ -123,7 +123,7 @@ pub fn bwd(
     let flops = 2.0 * dy.rows() as f64 * (dy.cols() * norm.row_len()) as f64;
     dev.note_work(OP, flops, moved(&[pixels, dy, dw, dw]));
     each_chunk(dev, dy.dtype, &patches, |dev, rows, from| {
-        linear::wgrad_part(dev, rows, dy.slice(from, from + rows.rows()), dw, dbias)
+        linear::wgrad_part(dev, rows, dy.slice(from, from + rows.rows()), dw.into(), dbias)
     })
 }
 

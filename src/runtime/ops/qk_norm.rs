@@ -1,7 +1,7 @@
 //! Root-mean-square norm of each head of q and k, followed by the rotation of [`super::rope`], in place on packed qkv rows.
 //! One weight serves all heads of q of a layer, and one all heads of k. Values are rounded once, after the rotation.
 
-use crate::device::{Cpu, Device, Gpu, On, Parts, Region, cpu_kernel, params};
+use crate::device::{Cpu, Device, Gpu, Launch, On, Parts, Region, cpu_kernel, params};
 use crate::ops::attend::Heads;
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::paged_attention::{self, KvCache};
@@ -11,7 +11,7 @@ use omr_base::error::Result;
 /// Rows of one work item and of one partial sum of the weights' gradients. Changing this changes the bits of these.
 const ROWS: usize = 16;
 
-/// Threads of a CTA in kernels/qk_norm.cu, where each warp handles one head of a row.
+/// Threads of a CTA in kernels/qk_norm.cu.
 const THREADS: usize = 128;
 
 /// Number of chains of the sum over a head: one for each thread of a warp.
@@ -122,6 +122,13 @@ fn check_gpu(op: &'static str, qkv: Tensor, heads: Heads) -> Result<()> {
     check::count(op, "heads", qkv.rows() * (heads.q + 2 * heads.kv)).map(|_| ())
 }
 
+/// Returns the launch for `units` heads: eight lanes of a warp handle a head of `dim` elements if both of its halves begin
+/// at multiples of 16 bytes, otherwise a warp does.
+fn by_heads(op: &'static str, units: usize, dim: usize) -> Result<Launch> {
+    let lanes = if (dim / 2).is_multiple_of(8) { 8 } else { 32 };
+    check::launch(op, units.div_ceil(THREADS / lanes), THREADS, 0)
+}
+
 fn launch(mut gpu: Gpu<'_>, call: Fwd<'_>) -> Result<()> {
     let Fwd { qkv, q, k, eps, cos, sin, heads, cache, kept } = call;
     check_gpu(gpu.op, qkv, heads)?;
@@ -144,7 +151,7 @@ fn launch(mut gpu: Gpu<'_>, call: Fwd<'_>) -> Result<()> {
         blocks: check::count(gpu.op, "blocks", cache.map_or(0, |(cache, _)| cache.blocks()))?,
         eps,
     });
-    gpu.launch("qk_norm", "qk_norm_fwd", check::by_warps(gpu.op, units)?, args)
+    gpu.launch("qk_norm", "qk_norm_fwd", by_heads(gpu.op, units, heads.dim)?, args)
 }
 
 fn forward<T: Elem>(cpu: Cpu<'_>, call: Fwd<'_>) {
@@ -274,7 +281,7 @@ fn launch_bwd(mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
         gpu.launch("qk_norm", "qk_norm_dw_sum", by_columns, args.clone())?;
     }
     let units = dqkv.rows() * (heads.q + heads.kv);
-    gpu.launch("qk_norm", "qk_norm_bwd", check::by_warps(gpu.op, units)?, args)
+    gpu.launch("qk_norm", "qk_norm_bwd", by_heads(gpu.op, units, heads.dim)?, args)
 }
 
 fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partials: Tensor) {

@@ -13,6 +13,7 @@ use omr_base::error::Result;
 use omr_model::nn::weights::params::{Bucket, Param};
 use omr_model::nn::{GradMemory, GradientSink, Grads, ParamLayout};
 use omr_runtime::device::Device;
+use omr_runtime::ops::gradient::Gradient;
 use omr_runtime::ops::lane_sum;
 use omr_runtime::ranks::shards::CHUNK;
 use omr_runtime::ranks::{Ranks, Shards};
@@ -195,6 +196,9 @@ impl<'a> Collector<'a> {
         if self.ranks.size() == 1 {
             return self.grads.add(dev, part);
         }
+        if adds(own) {
+            self.grads.complete(dev, part)?;
+        }
         let from: Vec<usize> = (0..self.reaches.len()).filter(|rank| adds(*rank)).collect();
         let most = (0..self.ranks.size()).map(|rank| self.exchange.len(self.grads, part, rank)).max().unwrap_or(0);
         self.settle(dev)?;
@@ -215,7 +219,8 @@ impl<'a> Collector<'a> {
         if self.exchanging.is_some_and(|sent| self.grads.share_memory(sent, part)) {
             self.settle(dev)?;
         }
-        self.grads.open(dev, part)
+        self.grads.open(part);
+        Ok(())
     }
 
     /// Ends the exchange in progress: later work of the compute stream runs after it.
@@ -271,7 +276,7 @@ impl<'a> Collector<'a> {
 }
 
 impl GradientSink for Collector<'_> {
-    fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Tensor>> {
+    fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Gradient>> {
         self.timeline.map_or(Ok(()), |timeline| timeline.forward_ends(dev))?;
         let Some(part) = self.grads.part_of(id) else { return Ok(None) };
         if !self.grads.parts[part].is_open {
@@ -281,7 +286,7 @@ impl GradientSink for Collector<'_> {
             }
             self.open(dev, part)?;
         }
-        Ok(self.grads.gradient(id))
+        self.grads.start(id)
     }
 
     fn finish(&mut self, dev: &mut Device) -> Result<()> {

@@ -58,6 +58,23 @@ fn zeros_are_named_in_the_row_and_are_only_for_ops() {
     }
 }
 
+#[test]
+fn a_program_without_candidates_says_how_to_build_one() {
+    let bench = |device: &str, candidate: &str| {
+        Command::new(OMR).args(["--device", device, "bench", "linear fwd", "--candidate", candidate]).output().unwrap()
+    };
+    let listed = bench("emu", "list");
+    assert!(listed.status.success() && listed.stdout.is_empty());
+    for (device, fault) in [
+        ("emu", "found linear fwd=linear_pair, expected a program built with --features candidates"),
+        ("cpu", "omr bench --candidate: found the CPU, expected --device cuda or emu"),
+    ] {
+        let output = bench(device, "linear fwd=linear_pair");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && text.contains(fault), "{text}");
+    }
+}
+
 /// Runs `omr bench ... --turns` with lines of input on a device.
 fn turns(device: &str, names: &[&str], input: &str) -> Output {
     let machine = (device == "cuda").then(Machine::new);

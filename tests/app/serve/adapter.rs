@@ -117,7 +117,7 @@ async fn a_trained_adapter_that_is_written_and_served_has_the_trainers_bits() {
             for id in 0..layout.params.len() {
                 let Some(grad) = grads.param(&mut dev, id).unwrap() else { continue };
                 let mut random = Random::new(step, Purpose::Test, id as u64);
-                dev.write(grad, &(0..grad.len()).map(|_| random.normal()).collect::<Vec<f32>>()).unwrap();
+                dev.write(grad.tensor, &(0..grad.tensor.len()).map(|_| random.normal()).collect::<Vec<f32>>()).unwrap();
             }
             grads.finish(&mut dev).unwrap();
             let before: Vec<u8> = dev.read_bytes(layout.adapters[0].s.data).unwrap();

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use half::bf16;
 use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::gradient::{Gradient, Holds};
 use omr_runtime::ops::linear;
 use omr_runtime::ops::matmul::{Order, Weight, row_stride};
 use omr_runtime::tensor::{DType, Elem};
@@ -96,6 +97,15 @@ impl Case {
     /// Returns dw [N, K], then dbias [N], after one call for each element of `calls`, which is a number of tokens.
     /// Errors if the padding of dw is no longer zero.
     pub fn wgrad(&self, dev: &mut Device, calls: &[usize], bias: bool) -> Outcome<Vec<f32>> {
+        self.dw_by(dev, calls, bias, Holds::Gradient)
+    }
+
+    /// Returns dw [N, K] after one call that adds it to a sum.
+    pub fn wgrad_sum(&self, dev: &mut Device) -> Outcome<Vec<f32>> {
+        self.dw_by(dev, &[self.t], false, Holds::Sum)
+    }
+
+    fn dw_by(&self, dev: &mut Device, calls: &[usize], bias: bool, holds: Holds) -> Outcome<Vec<f32>> {
         let order = Order::of(dev);
         let place = |i: usize| order.index(DType::Bf16, self.k, i / self.k, i % self.k);
         let mut data = vec![0.0f32; order.len(DType::Bf16, self.n, self.k)];
@@ -110,7 +120,7 @@ impl Case {
             from = part.end;
             let x = up(dev, &self.x[part.start * self.k..part.end * self.k], &[part.len(), self.k]);
             let dy = up(dev, &self.dy[part.start * self.n..part.end * self.n], &[part.len(), self.n]);
-            linear::wgrad(dev, x, dy, dw, dbias)?;
+            linear::wgrad(dev, x, dy, Gradient { tensor: dw, holds }, dbias)?;
         }
         let mut data = dev.read::<f32>(dw)?;
         let mut out: Vec<f32> = (0..self.n * self.k).map(|i| std::mem::take(&mut data[place(i)])).collect();
@@ -119,6 +129,30 @@ impl Case {
         }
         out.extend(dbias.map_or(Ok(Vec::new()), |d| dev.read::<f32>(d))?);
         Ok(out)
+    }
+
+    /// Errors unless dw is the same in memory that holds nothing, which is full of NaN, as in memory full of zeros. On a GPU,
+    /// also errors unless a product adds the same dw to a sum.
+    pub fn new_gradient_is_that_of_zeros(&self, dev: &mut Device) -> Outcome {
+        let len = Order::of(dev).len(DType::Bf16, self.n, self.k);
+        let of = |dev: &mut Device, value: f32, holds: Holds, tokens: usize| -> Outcome<Vec<f32>> {
+            let tensor = up(dev, &vec![value; len], &[len]);
+            let x = up(dev, &self.x[..tokens * self.k], &[tokens, self.k]);
+            let dy = up(dev, &self.dy[..tokens * self.n], &[tokens, self.n]);
+            linear::wgrad(dev, x, dy, Gradient { tensor, holds }, None)?;
+            Ok(dev.read(tensor)?)
+        };
+        for tokens in [self.t, 0] {
+            let [new, zeros] = [of(dev, f32::NAN, Holds::Nothing, tokens)?, of(dev, 0.0, Holds::Gradient, tokens)?];
+            let what = format!("dw of [{tokens}, {}, {}]", self.n, self.k);
+            equal(&what, &new, &zeros)?;
+            if dev.kind().is_gpu() {
+                // Padding is not written: the dw of zeros has zeros there.
+                let want: Vec<f32> = zeros.iter().map(|dw| 0.7 + dw).collect();
+                equal(&format!("the sum with {what}"), &of(dev, 0.7, Holds::Sum, tokens)?, &want)?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns dx in f64, and the sum of the absolute values of its terms.
@@ -241,6 +275,13 @@ fn a_row_has_its_bits_from_every_tile_and_batch() {
     for rows in [70..130, 0..128, 121..130, 129..130, 0..17] {
         let some = c.dgrad(&mut dev, rows.clone(), true).unwrap();
         equal(&format!("rows {rows:?}"), &some, &all[rows.start * c.k..rows.end * c.k]).unwrap();
+    }
+}
+
+#[test]
+fn new_gradients_are_those_of_zeros() {
+    for dev in [emu, cpu] {
+        SHAPES.into_iter().for_each(|(t, n, k)| Case::new(t, n, k).new_gradient_is_that_of_zeros(&mut dev()).unwrap());
     }
 }
 

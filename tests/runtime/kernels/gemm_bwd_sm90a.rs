@@ -48,6 +48,16 @@ fn gradients_agree_with_f64_and_have_the_other_bodys_bits() {
 }
 
 #[test]
+fn new_gradients_are_those_of_zeros() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for (t, n, k) in SHAPES {
+        Case::new(t, n, k).new_gradient_is_that_of_zeros(&mut wide()).unwrap();
+    }
+}
+
+#[test]
 fn chains_of_weights_go_on_over_calls() {
     if no_hopper("wgmma") {
         return;
@@ -127,7 +137,10 @@ fn probe(dev: &mut Device) -> Outcome {
     dgrad_is_right(dev, &Case::new(130, 328, 264), true)?;
     wgrad_is_right(dev, &Case::new(328, 136, 264), false)?;
     dgrad_is_right(dev, &Case::new(20, 648, 136), false)?;
-    wgrad_is_right(dev, &Case::new(648, 24, 136), false)
+    wgrad_is_right(dev, &Case::new(648, 24, 136), false)?;
+    // Three rows of tiles, whose sums pass through the ring.
+    Case::new(200, 328, 264).new_gradient_is_that_of_zeros(dev)?;
+    Case::new(600, 24, 136).new_gradient_is_that_of_zeros(dev)
 }
 
 #[test]
@@ -138,7 +151,7 @@ fn every_wait_and_barrier_is_needed() {
 }
 
 /// Plausible mistakes, each in one place: in the main loop's operands, and in the gradients.
-const MISTAKES: [(&str, &str, &str); 11] = [
+const MISTAKES: [(&str, &str, &str); 15] = [
     ("common/gemm_sm90a.cuh", "2 * GROUP * k;", "GROUP * k;"),
     ("common/gemm_sm90a.cuh", "16 : GROUP * BLOCK_K * 2", "16 : GROUP * BLOCK_K"),
     ("common/gemm_sm90a.cuh", "first + i, k);", "first, k);"),
@@ -148,12 +161,16 @@ const MISTAKES: [(&str, &str, &str); 11] = [
     ("common/gemm_sm90a.cuh", "in, sums, at.row + warp * 16,", "in, sums, at.row,"),
     (
         "common/gemm_sm90a.cuh",
-        "isa::sync_warp();\n                if (lane == 0 && mine)",
-        "if (mine) isa::sync_warp();\n                if (lane == 0 && mine)",
+        "isa::sync_warp();\n                    if (lane == 0 && mine)",
+        "if (mine) isa::sync_warp();\n                    if (lane == 0 && mine)",
     ),
     ("common/staged.cuh", "if (to.residual) y.add(place.at(column));", ""),
-    ("gemm_bwd_sm90a", "isa::Major::mn, isa::Major::mn, true", "isa::Major::k, isa::Major::mn, true"),
-    ("gemm_bwd_sm90a", "in.ld + n + column, sums_at", "in.cols + n + column, sums_at"),
+    ("common/staged.cuh", "v.x += sums", "v.x = sums"),
+    ("common/staged.cuh", "(first / 8 + j) * 4 + half * 2];", "j * 4 + half * 2];"),
+    ("common/gemm_sm90a.cuh", "isa::bulk_wait_read<1>();", ""),
+    ("common/gemm_sm90a.cuh", "at.column + piece * WIDTH);", "at.column);"),
+    ("common/gradients_sm90a.cuh", "isa::Major::mn, isa::Major::mn, true", "isa::Major::k, isa::Major::mn, true"),
+    ("common/gradients_sm90a.cuh", "in.ld + n + column, sums_at", "in.cols + n + column, sums_at"),
 ];
 
 fn mistake((file, from, to): (&str, &str, &str)) {
@@ -161,7 +178,8 @@ fn mistake((file, from, to): (&str, &str, &str)) {
         dev.use_variant(KernelVariant::Wgmma)?;
         dgrad_is_right(dev, &Case::new(70, 72, 136), true)?;
         dgrad_is_right(dev, &Case::new(300, 104, 264), false)?;
-        wgrad_is_right(dev, &Case::new(70, 136, 136), false)
+        wgrad_is_right(dev, &Case::new(70, 136, 136), false)?;
+        Case::new(70, 136, 264).new_gradient_is_that_of_zeros(dev)
     });
 }
 

@@ -127,7 +127,7 @@ fn backward(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> 
         dev,
         bytes,
         linear_logprob::LogProbCall { hidden, w: &w, allowed, temperature: t, targets },
-        linear_logprob::Bwd { lse, entropy: h, logits: None, dlog_prob, dentropy, dhidden, dw: Some(dw) },
+        linear_logprob::Bwd { lse, entropy: h, logits: None, dlog_prob, dentropy, dhidden, dw: Some(dw.into()) },
     )?;
     let mut data = dev.read::<f32>(dw)?;
     let dw = (0..c.v * c.k).map(|i| std::mem::take(&mut data[place(i)])).collect();
@@ -356,7 +356,15 @@ fn no_plan_holds_all_gradients_of_logits() {
         linear_logprob::bwd(
             &mut dev,
             linear_logprob::LogProbCall { hidden, w: &w, allowed: none, temperature: 1.0, targets },
-            linear_logprob::Bwd { lse, entropy: none, logits: None, dlog_prob, dentropy: none, dhidden, dw: Some(dw) },
+            linear_logprob::Bwd {
+                lse,
+                entropy: none,
+                logits: None,
+                dlog_prob,
+                dentropy: none,
+                dhidden,
+                dw: Some(dw.into()),
+            },
         )
         .unwrap();
         let bytes = dev.high_water().bytes(Region::Workspace);

@@ -14,6 +14,8 @@ pub mod calibrate_exp2;
 pub mod calibrate_sums;
 pub mod calibrate_tma;
 pub mod calibrate_wgmma;
+#[cfg(feature = "candidates")]
+pub mod candidates;
 pub mod cu;
 pub mod dequantize;
 pub mod digests;

@@ -10,10 +10,17 @@ use omr_runtime::tensor::DType;
 use crate::kernels::inputs::{cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
-/// (tokens, heads): heads with less than, exactly and more than one round of a warp; one head of k; no token; more tokens
-/// than one chunk of the weights' gradients.
-const SHAPES: [(usize, (usize, usize, usize)); 6] =
-    [(3, (4, 2, 128)), (5, (3, 1, 12)), (2, (2, 2, 136)), (1, (2, 1, 64)), (0, (2, 1, 16)), (37, (4, 2, 32))];
+/// (tokens, heads): heads with less than, exactly and more than one round of a warp, with halves in whole pieces of 16 bytes
+/// and without; one head of k; no token; more tokens than one chunk of the weights' gradients.
+const SHAPES: [(usize, (usize, usize, usize)); 7] = [
+    (3, (4, 2, 128)),
+    (5, (3, 1, 12)),
+    (2, (2, 2, 136)),
+    (2, (2, 1, 272)),
+    (1, (2, 1, 64)),
+    (0, (2, 1, 16)),
+    (37, (4, 2, 32)),
+];
 
 /// Slots of the first tokens: one of them lies past the cache of two blocks.
 const SLOTS: [u32; 5] = [130, 7, 256, 0, 255];
@@ -101,9 +108,11 @@ fn changes_by_hand_are_seen() {
         ("const bf16* w = is_k ? args.k : args.q;", "const bf16* w = args.q;"),
         ("fmaf(p, c, -(q * s));\n            b[i]", "fmaf(p, c, q * s);\n            b[i]"),
         ("if (block >= args.blocks) return nullptr;", ""),
-        ("if (row >= args.rows) return;", ""),
-        ("reduce::warp_sum(chain) / (float)args.dim + args.eps", "chain / (float)args.dim + args.eps"),
-        ("float mean = reduce::warp_sum(chain) * r", "float mean = chain * r"),
+        ("row < args.rows;\n    bool is_normed", "true;\n    bool is_normed"),
+        ("lanes > 0; lanes /= 2", "lanes > 1; lanes /= 2"),
+        ("count > 0; count /= 2", "count > 1; count /= 2"),
+        ("squares.sum() / (float)args.dim", "squares.v[0] / (float)args.dim"),
+        ("float sum = products.sum();", "float sum = products.v[0];"),
         ("if (cell != nullptr) x.store(cell, j, half);", ""),
         ("v.b[i] * r * mean", "v.b[i] * mean"),
         ("s = -args.sin[(int64_t)row * half + j]", "s = args.sin[(int64_t)row * half + j]"),

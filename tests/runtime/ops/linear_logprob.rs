@@ -237,7 +237,15 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                         linear_logprob::bwd(
                             &mut dev,
                             linear_logprob::LogProbCall { hidden: on.hidden, w: &on.w, allowed, temperature, targets },
-                            linear_logprob::Bwd { lse, entropy, logits, dlog_prob, dentropy, dhidden, dw: Some(grad) },
+                            linear_logprob::Bwd {
+                                lse,
+                                entropy,
+                                logits,
+                                dlog_prob,
+                                dentropy,
+                                dhidden,
+                                dw: Some(grad.into()),
+                            },
                         )
                         .unwrap();
                         [read(&mut dev, dhidden), unpack_order(dtype, v, d, &dev.read::<f32>(grad).unwrap())]
@@ -281,7 +289,7 @@ fn tokens_in_two_calls_add_the_gradient_of_one() {
                 dlog_prob,
                 dentropy: None,
                 dhidden,
-                dw: Some(dw),
+                dw: Some(dw.into()),
             };
             linear_logprob::bwd(&mut dev, logprob_call, call).unwrap();
         }
@@ -314,7 +322,7 @@ fn backward_matches_finite_differences_of_the_forward() {
             dlog_prob: dl,
             dentropy: Some(dh),
             dhidden: dx,
-            dw: Some(dw),
+            dw: Some(dw.into()),
         },
     )
     .unwrap();

@@ -13,6 +13,7 @@ use omr_runtime::device::cuda::Cuda;
 use omr_runtime::device::emu::{Emu, Options};
 use omr_runtime::device::nccl::Library;
 use omr_runtime::device::{Device, Driver, Kind};
+use omr_runtime::ops::gradient::{Gradient, Holds};
 use omr_runtime::ranks::shards::CHUNK;
 use omr_runtime::ranks::{Nccl, OneRank, Ranks, Shards};
 use omr_runtime::tensor::{DType, Tensor};
@@ -44,8 +45,12 @@ fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
         for round in 0..3 {
             let mut collector = Collector::new(&exchange, ranks, &mut grads, &reaches);
             for (id, len) in lens.iter().enumerate() {
-                let grad = collector.param(&mut dev, id)?.unwrap();
-                dev.write(grad.reshape(&[*len]), &values(*len, 10 + update * 9 + round * 3 + id))?;
+                let Gradient { tensor, holds } = collector.param(&mut dev, id)?.unwrap();
+                let (tensor, mut values) = (tensor.reshape(&[*len]), values(*len, 10 + update * 9 + round * 3 + id));
+                if holds == Holds::Sum {
+                    values.iter_mut().zip(dev.read::<f32>(tensor)?).for_each(|(value, sum)| *value += sum);
+                }
+                dev.write(tensor, &values)?;
             }
             collector.finish(&mut dev)?;
         }
@@ -121,7 +126,7 @@ fn exchanged(dev: &mut Device, rows: usize, mode: impl Fn(Exchange) -> Exchange)
         let mut ranks = Twins;
         let mut collector = Collector::new(&exchange, &mut ranks, &mut grads, &reaches);
         for id in (0..layout.params.len()).rev() {
-            let grad = collector.param(dev, id)?.unwrap();
+            let grad = collector.param(dev, id)?.unwrap().tensor;
             let values: Vec<f32> = (0..grad.len()).map(|at| value(id, round, at)).collect();
             dev.write(grad.reshape(&[grad.len()]), &values)?;
         }

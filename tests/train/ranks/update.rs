@@ -37,7 +37,9 @@ fn hands_over(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<u64> {
         let before = ranks.sent();
         let mut collector = Collector::new(&exchange, ranks, &mut grads, reaches);
         if rank < reaches.len() {
-            (0..layout.params.len()).rev().try_for_each(|id| collector.param(dev, id).map(|_| ()))?;
+            for id in (0..layout.params.len()).rev() {
+                collector.param(dev, id)?.unwrap().zeroed(dev)?;
+            }
         }
         collector.finish(dev)?;
         let sent = if rank < reaches.len() { 4 * (all - own) } else { 0 };

@@ -7,6 +7,7 @@ use crate::nn::weights::linear_layer::{Adapted, Adapter, Linear, Matrix};
 use crate::nn::weights::params::Param;
 use omr_base::error::Result;
 use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::gradient::{Gradient, Holds};
 use omr_runtime::ops::input::{Input, Pair};
 use omr_runtime::ops::{linear, lora, rows};
 use omr_runtime::tensor::{DType, Tensor};
@@ -91,7 +92,7 @@ pub(crate) fn linear_bwd(
         linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
     }
     // The weight and the bias of a layer are in the same part of the model, so either both are frozen or neither is.
-    if let Some(dw) = b.param(weight.id)? {
+    if let Some(dw) = b.gradient(weight.id)? {
         let dbias = bias.map_or(Ok(None), |bias| b.param(bias.id))?;
         linear::wgrad(b.dev, x.tensor, dy, dw, dbias)?;
     }
@@ -118,13 +119,13 @@ fn backward(
         let input = Input { x: dy, pair: Some(Pair { left: dt, right: a.weight }) };
         linear::dgrad(b.dev, input, &weight.weight, dx, accumulate)?;
     }
-    if let Some(da) = b.param(a.id)? {
+    if let Some(da) = b.gradient(a.id)? {
         linear::wgrad(b.dev, x.tensor, dt, da, None)?;
     }
     if let Some(db) = b.param(matrix_b.id)? {
         let t = t.map_or_else(|| adapter.t(b.dev, Region::Workspace, x.tensor, Adapted::All), Ok)?;
-        let ds = b.dev.zeros(Region::Workspace, DType::F32, &[s.data.len()])?;
-        linear::wgrad(b.dev, t, dy, ds, None)?;
+        let ds = b.dev.alloc(Region::Workspace, DType::F32, &[s.data.len()])?;
+        linear::wgrad(b.dev, t, dy, Gradient { tensor: ds, holds: Holds::Nothing }, None)?;
         lora::collect(b.dev, ds, rows, &s, scale, db)?;
     }
     b.dev.release(mark);

@@ -1,16 +1,20 @@
 //! The gradients of all parameters: those of the current micro-batch, bucket by bucket, and their sums over an update.
 //!
-//! The gradient of a micro-batch is computed from zero. When backward has passed a bucket (a decoder layer, for example),
-//! the bucket is added to its sum, so that only the buckets in use need memory beside the sums. A rank of several holds
-//! the sums of the elements that it owns.
+//! The gradient of a micro-batch is computed from zero, in memory that holds nothing before. When backward has passed a
+//! bucket (a decoder layer, for example), the bucket is added to its sum, so that only the buckets in use need memory
+//! beside the sums. On a GPU that computes alone, the products of matrices that have one gradient per micro-batch add it
+//! to the sum themselves. A rank of several holds the sums of the elements that it owns.
 
 use std::cmp::Reverse;
+use std::mem::replace;
 use std::ops::Range;
 
 use crate::nn::weights::layout::ParamLayout;
+use crate::nn::weights::params::Param;
 use crate::nn::weights::part::{self, Bucket};
-use omr_base::error::Result;
+use omr_base::error::{Error, Result};
 use omr_runtime::device::{Device, Region};
+use omr_runtime::ops::gradient::{Gradient, Holds};
 use omr_runtime::ops::lane_sum;
 use omr_runtime::tensor::{DType, Tensor};
 
@@ -20,8 +24,9 @@ const ALIGN: usize = 64;
 /// Receives the gradients of a backward pass.
 pub trait GradientSink {
     /// Returns the memory for the gradient of parameter `id`, f32 in the parameter's element order, or `None` if the
-    /// parameter is frozen. Within a micro-batch the caller adds to it; it starts with zeros.
-    fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Tensor>>;
+    /// parameter is frozen. The first call in a micro-batch returns memory that holds nothing, or the sum to which the
+    /// caller's gradient is added.
+    fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Gradient>>;
 
     /// Ends the micro-batch: adds all gradients that were not added yet to their sums.
     fn finish(&mut self, dev: &mut Device) -> Result<()>;
@@ -64,8 +69,8 @@ pub struct Part {
 struct Place {
     /// Index of the parameter's [`Part`].
     part: usize,
-    /// First element in the part's `gradient`.
-    at: usize,
+    /// First element in the part's `gradient`, or `None` if products add to the sum.
+    at: Option<usize>,
     /// The elements that this rank owns.
     own: Range<usize>,
     /// First element in the part's `sums`.
@@ -83,6 +88,8 @@ pub struct Grads {
     received: Tensor,
     /// True for each parameter that has a gradient in this update.
     touched: Vec<bool>,
+    /// True for each parameter of an open part whose memory has been handed out since the part was opened.
+    started: Vec<bool>,
 }
 
 impl Grads {
@@ -96,7 +103,17 @@ impl Grads {
     pub fn sharded(dev: &mut Device, layout: &ParamLayout, own: &[Range<usize>], memory: GradMemory) -> Result<Grads> {
         let (lens, mut places) = (layout.lens(), vec![None; layout.params.len()]);
         let trained = layout.params.iter().enumerate().filter(|(_, p)| p.trains);
-        let mut by_bucket: Vec<(Bucket, usize)> = trained.map(|(id, p)| (p.part.bucket(), id)).collect();
+        let alone = dev.kind().is_gpu() && memory == GradMemory::ALONE;
+        // Matrices of decoder layers and of the head are in one product of a micro-batch. Those of a tower are in one for
+        // each chunk of images, and a table that is also the output matrix gets the gradients of the tokens, too.
+        let is_summed = |id: usize, param: &Param| {
+            let once =
+                matches!(param.part, part::Part::Layer(_) | part::Part::Head) && param.is_matrix && !param.is_adapter;
+            alone && once && own[id].len() == lens[id]
+        };
+        // Matrices whose products add to the sums come last, so that the sums of the others lie as their gradients do.
+        let mut by_bucket: Vec<(Bucket, bool, usize)> =
+            trained.map(|(id, p)| (p.part.bucket(), is_summed(id, p), id)).collect();
         by_bucket.sort_unstable();
         // The gradient of a table that is also the output matrix begins at the head and ends after all layers.
         let is_tied =
@@ -107,13 +124,14 @@ impl Grads {
         let (mut parts, mut widest, mut widest_sums) = (Vec::new(), vec![0; memory.in_turn], 0);
         for ids in by_bucket.chunk_by(|a, b| a.0 == b.0) {
             let (mut at, mut own_at) = (0, 0);
-            for &(_, id) in ids {
-                places[id] = Some(Place { part: parts.len(), at, own: own[id].clone(), own_at });
-                at += Grads::padded(lens[id]);
+            for &(_, is_summed, id) in ids {
+                let place = (!is_summed).then_some(at);
+                places[id] = Some(Place { part: parts.len(), at: place, own: own[id].clone(), own_at });
+                at += if is_summed { 0 } else { Grads::padded(lens[id]) };
                 own_at += Grads::padded(own[id].len());
             }
             let sums = dev.zeros(Region::Overlay, DType::F32, &[own_at])?;
-            let params = ids.iter().map(|(_, id)| *id).collect();
+            let params = ids.iter().map(|(_, _, id)| *id).collect();
             parts.push((ids[0].0, params, at, sums));
             widest_sums = widest_sums.max(own_at);
             if !is_alone(ids[0].0) {
@@ -131,7 +149,14 @@ impl Grads {
             Ok(Part { bucket, params, gradient, sums, is_alone, is_open: false })
         };
         let parts = parts.into_iter().map(part).collect::<Result<_>>()?;
-        Ok(Grads { parts, touched: vec![false; places.len()], places, lens, received })
+        Ok(Grads {
+            parts,
+            touched: vec![false; places.len()],
+            started: vec![false; places.len()],
+            places,
+            lens,
+            received,
+        })
     }
 
     /// Sets all sums to zero and marks all parameters as untouched, for a new update.
@@ -172,10 +197,12 @@ impl Grads {
         self.places[id].as_ref().map(|place| place.part)
     }
 
-    /// Returns the gradient of the current micro-batch for parameter `id` of an open part.
+    /// Returns the gradient of the current micro-batch for parameter `id` of an open part, or `None` if the parameter is
+    /// frozen or has only a sum.
     pub fn gradient(&self, id: usize) -> Option<Tensor> {
         let place = self.places[id].as_ref()?;
-        Some(self.parts[place.part].gradient.slice(place.at, place.at + self.lens[id]))
+        let at = place.at?;
+        Some(self.parts[place.part].gradient.slice(at, at + self.lens[id]))
     }
 
     /// Returns memory for the gradients `[ranks, len]` that ranks send to this rank.
@@ -193,14 +220,43 @@ impl Grads {
         self.parts[one].gradient.span().offset == self.parts[other].gradient.span().offset
     }
 
-    /// Sets the gradients of a part to zero, unless it is already open, and opens it.
-    pub fn open(&mut self, dev: &mut Device, part: usize) -> Result<()> {
+    /// Opens a part, unless it is already open: the memory of its gradients is new.
+    pub fn open(&mut self, part: usize) {
         let part = &mut self.parts[part];
         if !part.is_open {
             part.is_open = true;
-            dev.fill_zero(part.gradient)?;
+            part.params.iter().for_each(|&id| self.started[id] = false);
+        }
+    }
+
+    /// Sets to zero what backward has not written of an open part: parameters without a gradient, and the elements
+    /// between two parameters.
+    pub fn complete(&mut self, dev: &mut Device, part: usize) -> Result<()> {
+        let Part { gradient, params, .. } = &self.parts[part];
+        for &id in params {
+            let Some(Place { at: Some(at), .. }) = self.places[id] else { continue };
+            let (len, end) = (self.lens[id], at + Grads::padded(self.lens[id]));
+            let rest = gradient.slice(if self.started[id] { at + len } else { at }, end);
+            if !rest.is_empty() {
+                dev.fill_zero(rest)?;
+            }
         }
         Ok(())
+    }
+
+    /// Returns the memory for the gradient of parameter `id` of an open part, or `None` if the parameter is frozen. Returns
+    /// an error if a gradient was already added to the sum of the parameter.
+    pub fn start(&mut self, id: usize) -> Result<Option<Gradient>> {
+        let started = replace(&mut self.started[id], true);
+        let (tensor, holds) = match self.gradient(id) {
+            Some(tensor) => (tensor, if started { Holds::Gradient } else { Holds::Nothing }),
+            None if started => return Err(Error::Failed("a matrix has two gradients in one micro-batch".into())),
+            None => match self.tensor(id) {
+                Some(sum) => (sum, Holds::Sum),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Gradient { tensor, holds }))
     }
 
     /// Closes a part whose gradients have been added to the sums of this rank and of all others.
@@ -212,8 +268,12 @@ impl Grads {
 
     /// Adds the gradients of an open part to its sums, in a run of one rank, and closes the part.
     pub fn add(&mut self, dev: &mut Device, part: usize) -> Result<()> {
+        self.complete(dev, part)?;
         let Part { gradient, sums, .. } = self.parts[part];
-        lane_sum::fwd(dev, gradient.reshape(&[1, gradient.len()]), sums)?;
+        if !gradient.is_empty() {
+            let sums = sums.slice(0, sums.len().min(gradient.len()));
+            lane_sum::fwd(dev, gradient.reshape(&[1, gradient.len()]), sums)?;
+        }
         self.close(part);
         Ok(())
     }
@@ -229,15 +289,15 @@ impl Grads {
 }
 
 impl GradientSink for Grads {
-    fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Tensor>> {
+    fn param(&mut self, dev: &mut Device, id: usize) -> Result<Option<Gradient>> {
         let Some(part) = self.part_of(id) else { return Ok(None) };
         if !self.parts[part].is_open {
             if !self.parts[part].is_alone {
                 self.add_open(dev, |grads, open| !grads.parts[open].is_alone)?;
             }
-            self.open(dev, part)?;
+            self.open(part);
         }
-        Ok(self.gradient(id))
+        self.start(id)
     }
 
     fn finish(&mut self, dev: &mut Device) -> Result<()> {

@@ -374,7 +374,7 @@ impl Tape {
         self.record_of(mark, log_prob, true, move |b, dlog_prob| {
             let dentropy = entropy.and_then(|e| b.take(e)).map(|d| d.tensor);
             let (dx, _) = b.of(hidden)?;
-            let dw = b.param(lm_head.id)?;
+            let dw = b.gradient(lm_head.id)?;
             let call = linear_logprob::Bwd { lse, entropy: h, logits, dlog_prob, dentropy, dhidden: dx, dw };
             linear_logprob::bwd(b.dev, LogProbCall { hidden: x, w: &weight, allowed, temperature, targets }, call)
         });

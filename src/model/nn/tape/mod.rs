@@ -22,6 +22,7 @@ use super::weights::linear_layer::Adapted;
 use super::weights::params::Linear;
 use omr_base::error::{Error, Result};
 use omr_runtime::device::{Device, Mark, Region};
+use omr_runtime::ops::gradient::Gradient;
 use omr_runtime::tensor::{DType, Elem, Tensor};
 
 /// Activation checkpointing policy of one layer: what a training forward keeps, so that backward recomputes the rest.
@@ -472,6 +473,12 @@ impl Backward<'_> {
 
     /// Returns the gradient of parameter `id`, or `None` if the parameter is frozen. The caller adds to it.
     pub fn param(&mut self, id: usize) -> Result<Option<Tensor>> {
+        let gradient = self.gradient(id)?;
+        gradient.map(|gradient| gradient.zeroed(self.dev)).transpose()
+    }
+
+    /// Returns the gradient of parameter `id` as [`GradientSink::param`] does, for products.
+    pub fn gradient(&mut self, id: usize) -> Result<Option<Gradient>> {
         self.grads.param(self.dev, id)
     }
 

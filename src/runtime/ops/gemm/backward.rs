@@ -2,10 +2,11 @@
 //! to use wgmma. The order in which an element is summed does not depend on the tile.
 
 use super::config::Role;
-use super::sm90a::{Major, OperandLayout, Shape, Sides, Staged, Wide, wide_names};
+use super::sm90a::{Major, OperandLayout, Shape, Sides, Staged, Wide, WideKernels, WideNames, wide_names};
 use super::tile::{Names, THREADS, TILES, Tile, more, tile_names};
 use crate::device::{Gpu, params};
 use crate::ops::check;
+use crate::ops::gradient::{Gradient, Holds};
 use crate::ops::input::Input;
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::Tensor;
@@ -13,6 +14,11 @@ use omr_base::error::Result;
 
 /// Name of the file of the wgmma kernels.
 pub(super) const SM90A: &str = "gemm_bwd_sm90a";
+
+/// Returns the wgmma kernels with these names.
+const fn wide(names: WideNames) -> WideKernels {
+    WideKernels { file: SM90A, names, role: Role::Gradient }
+}
 
 /// Computes dx = dy W, or dx + dy W rounded once if `accumulate`. A second pair adds its product before the rounding.
 pub(in crate::ops) fn dgrad(gpu: &mut Gpu<'_>, dy: Input, w: &Weight, dx: Tensor, accumulate: bool) -> Result<()> {
@@ -67,16 +73,16 @@ fn launch_dgrad(
     };
     let sides = Sides { first: sides(dy, w), more: pair.map(|pair| sides(pair.left, &pair.right)) };
     let staged = Staged { y: dx, more: accumulate.then_some(dx), bias: None, shape: Shape::Linear };
+    let dgrad = if sums.is_some() { wide_names!("linear_dgrad_chain") } else { wide_names!("linear_dgrad") };
     if (sums.is_some() || staged.carried(gpu))
-        && let Some(product) = Wide::product(gpu, Role::Gradient, sides, w.k, None)?
+        && let Some(product) = Wide::product(gpu, wide(dgrad), sides, w.k, None)?
     {
         if let Some(Chains { from, to }) = sums {
-            let args = operands.with(params!(DgradChain::Args { dx, from, to }));
-            return product.launch(gpu, SM90A, &wide_names!("linear_dgrad_chain"), args);
+            return product.launch(gpu, operands.with(params!(DgradChain::Args { dx, from, to })));
         }
         // A forward epilogue, with dx as the residual.
         let args = operands.with(params!(Linear::Args { bias: staged.bias, residual: staged.more, y: dx }));
-        return product.staged(gpu, &staged)?.launch(gpu, SM90A, &wide_names!("linear_dgrad"), args);
+        return product.staged(gpu, &staged)?.launch(gpu, args);
     }
     let (Chains { from, to }, terms) = (sums.unwrap_or_default(), w.n as i32);
     let args = params!(gemm::DgradArgs { operands, dx, from, to, accumulate, terms });
@@ -88,13 +94,13 @@ const BIAS_COLUMNS: usize = 64;
 /// Bytes of the ring of `linear_dbias`: 8 stages of 64 tokens.
 const BIAS_SMEM: usize = 8 * 64 * BIAS_COLUMNS * 2;
 
-/// Computes dw += dy^T x, and dbias += the sum of dy over tokens, for the first `n` columns of dy.
+/// Computes dw = dy^T x, or dw += dy^T x, and dbias += the sum of dy over tokens, for the first `n` columns of dy.
 pub(in crate::ops) fn wgrad(
     gpu: &mut Gpu<'_>,
     x: Tensor,
     dy: Tensor,
     n: usize,
-    dw: Tensor,
+    Gradient { tensor: dw, holds }: Gradient,
     dbias: Option<Tensor>,
 ) -> Result<()> {
     check::gpu_compute(gpu.op, x.dtype)?;
@@ -111,11 +117,18 @@ pub(in crate::ops) fn wgrad(
     let (rows, depth) = (check::count(gpu.op, "columns", n)?, check::count(gpu.op, "tokens", tokens)?);
     let (cols, ld) = (k as i32, check::count(gpu.op, "columns", row_stride(k))?);
     let dy_stride = check::count(gpu.op, "columns", dy.cols())?;
-    let args = params!(gemm::WgradArgs { x, dy, dw, dbias, tokens: depth, n: rows, k: cols, ld, dy_stride });
-    if let Some(product) = Wide::product(gpu, Role::Gradient, sides, k, None)? {
+    let (from, adds) = ((holds == Holds::Gradient).then_some(dw), holds == Holds::Sum);
+    let args =
+        params!(gemm::WgradArgs { x, dy, from, dw, dbias, tokens: depth, n: rows, k: cols, ld, dy_stride, adds });
+    let names = if adds { wide_names!("linear_wgrad_sum") } else { wide_names!("linear_wgrad") };
+    if let Some(product) = Wide::product(gpu, wide(names), sides, k, None)? {
         let operands = params!(gemm::Operands { x: dy, w: x, rows, cols, depth, ld, more: more(None) });
-        let args = operands.with(params!(Wgrad::Args { dw }));
-        product.launch(gpu, SM90A, &wide_names!("linear_wgrad"), args)?;
+        if adds {
+            let args = operands.with(params!(StagedSums::Args { dw }));
+            product.summed(gpu, dw, ld as usize)?.launch(gpu, args)?;
+        } else {
+            product.launch(gpu, operands.with(params!(Wgrad::Args { from, dw })))?;
+        }
     } else {
         gpu.launch("gemm_bwd", name, tile.launch(gpu.op, n, k)?, args.clone())?;
     }

@@ -54,10 +54,18 @@ pub struct GemmConfig {
     pub(super) depth: usize,
     /// Columns that an epilogue processes at a time.
     pub(super) part: usize,
+    /// CTAs of a cluster, whose tiles lie below one another.
+    pub(super) cluster: usize,
 }
 
-const fn config(index: usize, rows: usize, columns: usize, [stages, depth]: [usize; 2], part: usize) -> GemmConfig {
-    GemmConfig { index, rows, columns, stages, depth, part }
+pub(super) const fn config(
+    index: usize,
+    rows: usize,
+    columns: usize,
+    [stages, depth]: [usize; 2],
+    part: usize,
+) -> GemmConfig {
+    GemmConfig { index, rows, columns, stages, depth, part, cluster: 1 }
 }
 
 /// The tiles `TileWide`, `TileSquare`, `TileShort`, `TileHalf`, `TileNarrow` and `TileSlim`.
@@ -122,9 +130,10 @@ impl GemmConfig {
     }
 
     /// Returns the bytes of shared memory: the ring, 8 padded rows of sums for each consumer warp, two mbarriers and the
-    /// number of a tile per stage, and the number of a row of W for each 8 columns.
+    /// number of a tile per stage, and the number of a row of W for each 8 columns. A cluster has a third mbarrier.
     pub fn smem(&self) -> usize {
-        let stage = (self.rows + self.columns) * self.depth * BLOCK_K * 2 + 20;
+        let barriers = if self.cluster > 1 { 24 } else { 16 };
+        let stage = (self.rows + self.columns) * self.depth * BLOCK_K * 2 + barriers + 4;
         let bytes = self.stages * stage + 4 * self.groups() * 8 * (self.part + 8) * 4 + self.columns / 8 * 4;
         // mbarriers have 8 bytes.
         bytes.next_multiple_of(8)

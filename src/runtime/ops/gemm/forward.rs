@@ -2,7 +2,7 @@
 
 use super::codes::{self, CodeNames, code_names};
 use super::config::Role;
-use super::sm90a::{Shape, Staged, Wide, wide_names};
+use super::sm90a::{Shape, Staged, Wide, WideKernels, wide_names};
 use super::tile::{KernelNames, Names, SM90A, Tile, kernel_names, operands, tile_names};
 use crate::device::{Gpu, params};
 use crate::ops::attend::{BLOCK, Heads};
@@ -48,12 +48,12 @@ fn launch(
     let args = operands(gpu.op, x, w)?.with(out);
     let staged = shape.map(|shape| Staged { y, more, bias, shape });
     if staged.is_none_or(|staged| staged.carried(&gpu))
-        && let Some(mut product) = Wide::of(&mut gpu, names.role, x, w, w.n, None)?
+        && let Some(mut product) = Wide::of(&mut gpu, names.wide(SM90A), x, w, w.n, None)?
     {
         if let Some(staged) = staged {
             product = product.staged(&mut gpu, &staged)?;
         }
-        return product.launch(&mut gpu, SM90A, &names.wide, args);
+        return product.launch(&mut gpu, args);
     }
     gpu.launch("gemm", names.tiles[tile.index], tile.launch(gpu.op, t, w.n)?, args)
 }
@@ -86,8 +86,9 @@ pub(in crate::ops) fn logits(mut gpu: Gpu<'_>, x: Tensor, w: &Weight, y: Tensor)
     const NAMES: Names = tile_names!("linear_f32");
     let tile = Tile::of(x.rows());
     let args = operands(gpu.op, x, w)?.with(params!(Logits::Args { y }));
-    if let Some(product) = Wide::of(&mut gpu, Role::Linear, x, w, w.n, None)? {
-        return product.launch(&mut gpu, SM90A, &wide_names!("linear_f32"), args);
+    let wide = WideKernels { file: SM90A, names: wide_names!("linear_f32"), role: Role::Linear };
+    if let Some(product) = Wide::of(&mut gpu, wide, x, w, w.n, None)? {
+        return product.launch(&mut gpu, args);
     }
     gpu.launch("gemm", NAMES[tile.index], tile.launch(gpu.op, x.rows(), w.n)?, args)
 }
@@ -139,8 +140,9 @@ pub(in crate::ops) fn qkv(mut gpu: Gpu<'_>, call: Qkv<'_>) -> Result<()> {
         return Ok(());
     }
     let args = operands(gpu.op, x, w)?.with(out);
-    if let Some(product) = Wide::of(&mut gpu, Role::Qkv, x, w, columns, Some(heads.dim / 2))? {
-        return product.launch(&mut gpu, SM90A, &wide_names!("linear_qkv"), args);
+    let wide = WideKernels { file: SM90A, names: wide_names!("linear_qkv"), role: Role::Qkv };
+    if let Some(product) = Wide::of(&mut gpu, wide, x, w, columns, Some(heads.dim / 2))? {
+        return product.launch(&mut gpu, args);
     }
     gpu.launch("gemm", NAMES[tile.index], tile.launch(gpu.op, t, columns)?, args)
 }

@@ -3,6 +3,7 @@
 //! selected wgmma, the kernels of kernels/gemm_sm90a.cu run instead, with the tiles of [`config::GemmDesc`].
 
 mod backward;
+mod candidates;
 mod codes;
 pub mod config;
 mod forward;
@@ -11,6 +12,7 @@ mod start_check;
 pub mod tile;
 
 pub(in crate::ops) use backward::{Chains, dgrad, dgrad_part, wgrad};
+pub use candidates::{Candidate, candidates, candidates_fault};
 pub(in crate::ops) use codes::reads_codes;
 pub(in crate::ops) use config::Role;
 pub use forward::Qkv;

@@ -2,6 +2,7 @@
 //! device is set to use wgmma (`Device::use_variant`), this variant runs every product whose rows TMA can copy. The number
 //! of tokens does not matter, so that sampling and training use the same arithmetic.
 
+use super::candidates::{self, Candidate};
 use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
 use crate::device::{Address, EncodedMap, Gpu, Launch, Params, Stream, TensorMap, WgmmaKernels};
 use crate::ops::check;
@@ -28,21 +29,38 @@ macro_rules! wide_names {
 }
 pub(in crate::ops) use wide_names;
 
+/// The wgmma kernels of a product.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct WideKernels {
+    /// Name of their file.
+    pub file: &'static str,
+    /// Their names.
+    pub names: WideNames,
+    /// Role, which determines the available tiles.
+    pub role: Role,
+}
+
 /// Tiles per CTA up to which each CTA has a fixed list of tiles. CTAs with more tiles take them from a counter.
 const FIXED_TILES: usize = 2;
+
+/// Rows of tiles that are traversed together (`RASTER_M` of kernels/common/gemm.cuh).
+pub(super) const RASTER: i32 = 8;
 
 /// Tensor map of an absent tensor, which the kernel does not read.
 const NO_MAP: EncodedMap = EncodedMap([0; 16]);
 
 /// A product prepared for launch with the wgmma kernels.
 pub(in crate::ops) struct Wide {
+    kernels: WideKernels,
     launch: Launch,
     config: GemmConfig,
     /// Rows, columns and length of the sums.
     product: [usize; 3],
     /// Tensor maps of the epilogue, followed by those of x and W, and those of the second pair.
     maps: Vec<EncodedMap>,
-    /// Kernel arguments `box`, `steps` and `x_box`, and padding.
+    /// The candidate that replaces the kernel, if one does.
+    candidate: Option<&'static Candidate>,
+    /// Kernel arguments `box`, `steps`, `x_box` and `raster`.
     last: [i32; 4],
     /// Kernel argument `counter`; 0 for none.
     counter: Address,
@@ -98,7 +116,9 @@ impl Staged {
             TensorMap::rows(gpu.ptr(t), [rows, columns], columns.next_multiple_of(8), boxed, swizzle)
         };
         // TMA needs time for each row of a box, and more for a row past the last one.
-        let (panel, rows) = (|columns: usize| columns.min(64), self.y.rows());
+        // A tile of 96 columns has panels of 32.
+        let panel = |columns: usize| if columns > 64 && !columns.is_multiple_of(64) { 32 } else { columns.min(64) };
+        let rows = self.y.rows();
         let of_rows = |t: Tensor, columns: usize, height| map(t, t.rows(), [height, columns], 2 * columns as u32);
         let (of_y, height) = match self.shape {
             // Warps read 16 rows of the residual at a time.
@@ -150,7 +170,7 @@ impl Wide {
     /// `None` if the device is not set to use wgmma, if the product is empty, or if TMA cannot copy the operands.
     pub fn of(
         gpu: &mut Gpu<'_>,
-        role: Role,
+        kernels: WideKernels,
         x: impl Into<Input>,
         w: &Weight,
         columns: usize,
@@ -168,13 +188,13 @@ impl Wide {
         };
         let more = input.pair.map(|pair| sides(pair.left, &pair.right));
         let sides = Sides { first: sides(input.x, w), more };
-        Wide::product(gpu, role, sides, columns, adjacent)
+        Wide::product(gpu, kernels, sides, columns, adjacent)
     }
 
     /// Prepares the product of operands, as [`Wide::of`] does. The first operand determines the tile.
     pub(super) fn product(
         gpu: &mut Gpu<'_>,
-        role: Role,
+        kernels: WideKernels,
         sides: Sides,
         columns: usize,
         adjacent: Option<usize>,
@@ -185,13 +205,18 @@ impl Wide {
             return Ok(None);
         }
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
-        let config = GemmDesc { rows, columns, terms, role, multiprocessors }.plan();
-        Wide::by(gpu, config, sides, columns, adjacent).map(Some)
+        let role = kernels.role;
+        let candidate = gpu.candidate().and_then(|name| Candidate::of(name, &kernels));
+        let config = candidate.and_then(|candidate| candidate.config);
+        let config = config.unwrap_or_else(|| GemmDesc { rows, columns, terms, role, multiprocessors }.plan());
+        let product = Wide::by(gpu, kernels, config, sides, columns, adjacent)?;
+        Ok(Some(product.with_candidate(candidate)))
     }
 
     /// Prepares the product with the tile `config`.
     pub(super) fn by(
         gpu: &mut Gpu<'_>,
+        kernels: WideKernels,
         config: GemmConfig,
         sides: Sides,
         columns: usize,
@@ -201,7 +226,8 @@ impl Wide {
         // A box holds adjacent rows of W and is at most as large as a tile. Pairs of QKV lie in halves of 32 rows, or
         // of half the columns in narrower tiles. Otherwise a box has 8 rows, the length of a swizzle pattern.
         let adjacent = match adjacent {
-            None => config.columns,
+            // Each CTA of a cluster loads its part of the box.
+            None => config.columns / config.cluster,
             Some(n) if n.is_multiple_of(config.columns.min(64) / 2) => config.columns.min(64) / 2,
             Some(_) => 8,
         };
@@ -217,33 +243,60 @@ impl Wide {
                 None => maps.extend([NO_MAP; 2]),
             }
         }
-        let tiles = config.tiles(rows, columns);
-        let ctas = tiles.min(gpu.max_ctas);
+        let cluster = config.cluster;
+        let clusters = rows.div_ceil(config.rows * cluster) * columns.div_ceil(config.columns);
+        let ctas = cluster * clusters.min((gpu.max_ctas / cluster).max(1));
         // Only launches that follow one another may share the counter, so those of the side stream do not use it.
-        let counts = tiles > FIXED_TILES * ctas && gpu.stream == Stream::COMPUTE;
+        let counts = clusters > FIXED_TILES * ctas && gpu.stream == Stream::COMPUTE && cluster == 1;
         let counter = if counts { gpu.memory.address(gpu.counter) } else { 0 };
-        let launch = check::launch(gpu.op, ctas, 128 * (config.groups() + 1), config.smem())?;
+        let mut launch = check::launch(gpu.op, ctas, 128 * (config.groups() + 1), config.smem())?;
+        launch.cluster = cluster as u32;
         let steps = check::count(gpu.op, "terms", terms.div_ceil(config.depth * BLOCK_K))?;
         let product = [rows, columns, terms + sides.more.map_or(0, |[x, _]| x.sizes().1)];
-        Ok(Wide { launch, config, product, maps, last: [adjacent as i32, steps, x_box as i32, 0], counter })
+        let last = [adjacent as i32, steps, x_box as i32, RASTER];
+        Ok(Wide { kernels, launch, config, product, maps, candidate: None, last, counter })
+    }
+
+    /// Makes `candidate` replace the kernel at the launch.
+    fn with_candidate(mut self, candidate: Option<&'static Candidate>) -> Wide {
+        self.last[3] = candidate.map_or(RASTER, |candidate| candidate.raster);
+        Wide { candidate: candidate.filter(|candidate| candidate.config.is_some()), ..self }
     }
 
     /// Adds the tensor maps of a staged epilogue.
-    pub fn staged(mut self, gpu: &mut Gpu<'_>, staged: &Staged) -> Result<Wide> {
+    pub fn staged(self, gpu: &mut Gpu<'_>, staged: &Staged) -> Result<Wide> {
         let maps = staged.maps(gpu, &self.config);
+        self.with_maps(gpu, maps)
+    }
+
+    /// Adds the tensor maps of sums that the epilogue reads and writes (`gemm::StagedSums`): `sums` is f32, with `stride`
+    /// elements per row.
+    pub fn summed(self, gpu: &mut Gpu<'_>, sums: Tensor, stride: usize) -> Result<Wide> {
+        let [rows, columns, _] = self.product;
+        // TMA copies bytes: a map of bf16 elements has two for each f32 element, and 64 for a panel of 32.
+        let map = |height| TensorMap::rows(gpu.ptr(sums), [rows, 2 * columns], 2 * stride, [height, 64], 128);
+        let maps = [Some(map(16.min(rows))), Some(map(64.min(rows.next_multiple_of(16)))), None];
+        self.with_maps(gpu, maps)
+    }
+
+    /// Adds the tensor maps of an epilogue (`gemm::StagedMaps`).
+    fn with_maps(mut self, gpu: &mut Gpu<'_>, maps: [Option<TensorMap>; 3]) -> Result<Wide> {
         for (i, map) in maps.iter().enumerate() {
             self.maps.insert(i, map.as_ref().map_or(Ok(NO_MAP), |map| gpu.driver.tensor_map(map))?);
         }
         Ok(self)
     }
 
-    /// Launches the tile's kernel among `names`. `args` are the arguments of the `mma.sync` kernel: the operands and
-    /// those of the epilogue.
-    pub fn launch(self, gpu: &mut Gpu<'_>, file: &'static str, names: &WideNames, args: Params) -> Result<()> {
+    /// Launches the tile's kernel. `args` are the arguments of the `mma.sync` kernel: the operands and those of the
+    /// epilogue.
+    pub fn launch(self, gpu: &mut Gpu<'_>, args: Params) -> Result<()> {
         // `gemm::WideArgs`: the maps, then `args`, then `box`, `steps`, `x_box` and `counter`.
         let maps = self.maps.into_iter().fold(Params::default(), Params::with);
         let args = maps.with(args).with(self.last).with(self.counter);
         gpu.driver.note_product(self.product);
-        gpu.launch(file, names[self.config.index], self.launch, args)
+        match self.candidate {
+            Some(candidate) => gpu.launch(candidates::FILE, candidate.name, self.launch, args),
+            None => gpu.launch(self.kernels.file, self.kernels.names[self.config.index], self.launch, args),
+        }
     }
 }

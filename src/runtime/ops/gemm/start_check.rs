@@ -8,7 +8,7 @@ use half::bf16;
 
 use super::backward::SM90A as GRADIENTS;
 use super::config::{GemmConfig, Role};
-use super::sm90a::{Major, OperandLayout, Sides, Wide, wide_names};
+use super::sm90a::{Major, OperandLayout, Sides, Wide, WideKernels, wide_names};
 use super::tile::SM90A;
 use crate::device::{Device, Gpu, Region, params};
 use crate::ops::start_check::{bits, differing, values, with_many_and_few_ctas};
@@ -24,10 +24,11 @@ const TERMS: usize = 1088;
 const FIRST: usize = 1024;
 
 /// Names and roles of the products that are checked.
-const ROLES: [(&str, Role); 3] = [
+const ROLES: [(&str, Role); 4] = [
     ("forward products", Role::Linear),
     ("gradients of inputs", Role::Gradient),
     ("gradients of weights", Role::Gradient),
+    ("sums of gradients of weights", Role::Gradient),
 ];
 
 /// Runs the start check of the sums. The device must support wgmma. Returns a description of the fault, or `None` if all
@@ -50,9 +51,9 @@ fn fault(dev: &mut Device) -> Result<Option<String>> {
     let sums = dev.alloc(Region::Workspace, DType::F32, &[ROWS, COLUMNS])?;
     let mut first: Option<Vec<u32>> = None;
     for (i, (what, role)) in ROLES.into_iter().enumerate() {
-        let sides = [if i == 2 { across[0] } else { along[0] }, if i == 0 { along[1] } else { across[1] }];
+        let sides = [if i >= 2 { across[0] } else { along[0] }, if i == 0 { along[1] } else { across[1] }];
         // Gradients of weights have no second pair.
-        let lengths: &[usize] = if i == 2 { &[TERMS] } else { &[TERMS, FIRST] };
+        let lengths: &[usize] = if i >= 2 { &[TERMS] } else { &[TERMS, FIRST] };
         for (config, &length) in role.configs().iter().flat_map(|c| lengths.iter().map(move |length| (c, length))) {
             let runs = with_many_and_few_ctas(dev, |dev| {
                 dev.fill_zero(sums)?;
@@ -90,7 +91,7 @@ fn launch(
         };
         OperandLayout { address: gpu.ptr(t) + 2 * before as u64, rows, columns, stride, major }
     };
-    let [of_x, of_w] = [[Major::K, Major::K], [Major::K, Major::Mn], [Major::Mn, Major::Mn]][i];
+    let [of_x, of_w] = [[Major::K, Major::K], [Major::K, Major::Mn], [Major::Mn, Major::Mn], [Major::Mn, Major::Mn]][i];
     let pair = |terms: Range<usize>| [side(x, of_x, terms.clone()), side(w, of_w, terms)];
     let sides = Sides { first: pair(0..length), more: (length < TERMS).then(|| pair(length..TERMS)) };
     let [rows, cols, depth, rest] = [ROWS, COLUMNS, length, TERMS - length].map(|n| n as i32);
@@ -98,21 +99,21 @@ fn launch(
     // wgmma kernels read the operands through tensor maps; only the sizes are used.
     let more = params!(gemm::Pair { x, w, depth: rest, ld: rest });
     let operands = params!(gemm::Operands { x, w, rows, cols, depth, ld, more });
-    let product = Wide::by(gpu, *config, sides, COLUMNS, None)?;
-    match i {
-        0 => {
-            let args = operands.with(params!(Logits::Args { y: sums }));
-            product.launch(gpu, SM90A, &wide_names!("linear_f32"), args)
-        }
+    let wide = |file, names| WideKernels { file, names, role: ROLES[i].1 };
+    let (kernels, out) = match i {
+        0 => (wide(SM90A, wide_names!("linear_f32")), params!(Logits::Args { y: sums })),
         1 => {
-            let args = operands.with(params!(DgradChain::Args { dx: None, from: None, to: sums }));
-            product.launch(gpu, GRADIENTS, &wide_names!("linear_dgrad_chain"), args)
+            let out = params!(DgradChain::Args { dx: None, from: None, to: sums });
+            (wide(GRADIENTS, wide_names!("linear_dgrad_chain")), out)
         }
-        _ => {
-            let args = operands.with(params!(Wgrad::Args { dw: sums }));
-            product.launch(gpu, GRADIENTS, &wide_names!("linear_wgrad"), args)
-        }
+        2 => (wide(GRADIENTS, wide_names!("linear_wgrad")), params!(Wgrad::Args { from: None, dw: sums })),
+        _ => (wide(GRADIENTS, wide_names!("linear_wgrad_sum")), params!(StagedSums::Args { dw: sums })),
+    };
+    let mut product = Wide::by(gpu, kernels, *config, sides, COLUMNS, None)?;
+    if i == 3 {
+        product = product.summed(gpu, sums, COLUMNS)?;
     }
+    product.launch(gpu, operands.with(out))
 }
 
 /// Describes a sum that differs from the sum in f64 by more than fp32 summation in any order can (Higham, Accuracy and

@@ -1,7 +1,7 @@
 //! Tiles of kernels/common/gemm.cuh, the names of their kernels, and the operands that all products have.
 
 use super::config::{BLOCK_K, Role};
-use super::sm90a::WideNames;
+use super::sm90a::{WideKernels, WideNames};
 use crate::device::{Launch, Params, params};
 use crate::ops::check;
 use crate::ops::input::{Input, Pair};
@@ -88,6 +88,13 @@ pub(in crate::ops) struct KernelNames {
     pub wide: WideNames,
     /// Role, which determines the available wgmma tiles.
     pub role: Role,
+}
+
+impl KernelNames {
+    /// Returns the wgmma kernels, which are in `file`.
+    pub fn wide(&self, file: &'static str) -> WideKernels {
+        WideKernels { file, names: self.wide, role: self.role }
+    }
 }
 
 /// Makes [`KernelNames`] from the common prefix of the names.

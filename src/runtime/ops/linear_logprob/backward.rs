@@ -6,6 +6,7 @@ use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
 use crate::device::{Cpu, Device, Isa, Parts, Pool, Region, cpu_kernel};
 use crate::ops::check::{self, by_dtype, moved};
 use crate::ops::dequantize::widened;
+use crate::ops::gradient::Gradient;
 use crate::ops::matmul::{
     self, Cells, Epilogue, Order, PANEL, Product, Tile, WeightGradient, panel_count, panel_len, panel_stride,
 };
@@ -45,9 +46,9 @@ pub struct Bwd {
     pub dentropy: Option<Tensor>,
     /// Gradient of the loss with respect to hidden, `[T, D]` in the same type, overwritten.
     pub dhidden: Tensor,
-    /// Gradient of the loss with respect to w, added to the present values. f32, flat, in the device's element order
-    /// for a weight of hidden's dtype. `None` if w is frozen.
-    pub dw: Option<Tensor>,
+    /// Gradient of the loss with respect to w. f32, flat, in the device's element order for a weight of hidden's dtype.
+    /// `None` if w is frozen.
+    pub dw: Option<Gradient>,
 }
 
 /// Computes the gradients of [`super::fwd`]. A target of V or more is an error on the CPU. On a GPU, such a target
@@ -66,14 +67,16 @@ pub fn bwd_within(dev: &mut Device, bytes: usize, logprob_call: LogProbCall<'_>,
     let (t, d, v) = (logprob_call.hidden.rows(), logprob_call.w.k, logprob_call.w.n);
     check_logits(OP, dev, logits, t, v)?;
     check::tensor(OP, "dhidden", dhidden, dtype, &[t, d])?;
-    check::optional(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, v, d)])?;
+    check::optional(OP, "dw", dw.map(|dw| dw.tensor), DType::F32, &[Order::of(dev).len(dtype, v, d)])?;
     check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy together with dentropy", "none")?;
     // The logits, if they were not kept, then dhidden and, unless w is frozen, dw.
     let products = usize::from(logits.is_none()) + 1 + usize::from(dw.is_some());
-    let traffic = moved(&[logprob_call.hidden, dhidden]) + logprob_call.w.bytes() + 2.0 * moved(dw.as_slice());
+    let of_dw = dw.map_or(0.0, Gradient::moved);
+    let traffic = moved(&[logprob_call.hidden, dhidden]) + logprob_call.w.bytes() + of_dw;
     dev.note_work(OP, products as f64 * 2.0 * t as f64 * (v * d) as f64, traffic);
     widened(dev, logprob_call.w, |dev, w| {
-        let call = Backward { logprob_call: LogProbCall { w, ..logprob_call }, call };
+        let dw = dw.map(|dw| dw.of_product(dev, t, d)).transpose()?;
+        let call = Backward { logprob_call: LogProbCall { w, ..logprob_call }, call: Bwd { dw, ..call } };
         dev.scope(Region::Workspace, |dev| match dev.kind().is_gpu() {
             true => call.by_waves(OP, dev, wave(t, bytes)),
             false => call.by_slabs(dev, dtype),
@@ -120,7 +123,7 @@ fn on_cpu<E: Elem>(cpu: Cpu<'_>, of: &Backward<'_>, s: &Scratch) -> Result<()> {
     let Bwd { lse, entropy, logits, dlog_prob, dentropy, dhidden, dw } = of.call;
     let (t, d, v, none) = (hidden.rows(), w.k, w.n, lse.slice(0, 0));
     let [bitmap, entropy, slopes, stored] = [allowed, entropy, dentropy, logits].map(|t| t.unwrap_or(none));
-    let outs = [dhidden, dw.unwrap_or(none), s.dz, s.gradient, s.transposed, s.sums];
+    let outs = [dhidden, dw.map_or(none, |dw| dw.tensor), s.dz, s.gradient, s.transposed, s.sums];
     let ins = [hidden, w.data, targets, bitmap, lse, entropy, dlog_prob, slopes, stored];
     let trains = dw.is_some();
     let ([dhidden, dw, dz, gradient, transposed, sums], views) = memory.tensors(outs, ins);

@@ -25,8 +25,8 @@ pub(in crate::ops) fn launch_tiles(
     w: &Weight,
     args: Params,
 ) -> Result<()> {
-    if let Some(product) = Wide::of(gpu, names.role, x, w, w.n, None)? {
-        return product.launch(gpu, file, &names.wide, args);
+    if let Some(product) = Wide::of(gpu, names.wide(file), x, w, w.n, None)? {
+        return product.launch(gpu, args);
     }
     let tile = Tile::logits(x.rows());
     let launch = tile.launch(gpu.op, x.rows(), w.n)?;

@@ -8,6 +8,7 @@ use super::logits::inverse_temperature;
 use crate::device::{Device, Gpu, On, Region, params};
 use crate::ops::check;
 use crate::ops::gemm::{self, Chains, KernelNames, Role, kernel_names, operands};
+use crate::ops::gradient::Gradient;
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::{DType, Tensor};
 use omr_base::error::Result;
@@ -36,7 +37,8 @@ impl Backward<'_> {
             let dz = dz.slice(0, t * stride(ids)).reshape(&[t, stride(ids)]);
             self.logits(&mut gpu, &w, first, dz)?;
             if let Some(dw) = self.call.dw {
-                let dw = dw.slice(first * stride_of_w, (first + ids) * stride_of_w);
+                let tensor = dw.tensor.slice(first * stride_of_w, (first + ids) * stride_of_w);
+                let dw = Gradient { tensor, ..dw };
                 gemm::wgrad(&mut gpu, hidden, dz, ids, dw, None)?;
             }
             let chain = Chains { from: sums.filter(|_| first > 0), to: sums.filter(|_| first + ids < v) };

@@ -2,7 +2,7 @@
 
 pub mod epilogues;
 
-use super::{attention, linear, paged_attention};
+use super::{attention, gemm, linear, paged_attention};
 use crate::device::WgmmaKernels::{self, Attention, AttentionBwd, Products};
 use crate::device::{Device, KernelVariant, Kind};
 use omr_base::error::Result;
@@ -44,7 +44,10 @@ pub fn wgmma_fault(dev: &mut Device, kernels: WgmmaKernels) -> Result<Option<Str
         AttentionBwd(dim) => attention::wgmma_bwd_fault(dev, dim)?,
     };
     match (fault, kernels) {
-        (None, Products) => epilogues::fault(dev),
+        (None, Products) => match epilogues::fault(dev)? {
+            None => gemm::candidates_fault(dev),
+            fault => Ok(fault),
+        },
         (None, Attention(dim)) => paged_attention::wgmma_fault(dev, dim),
         (fault, _) => Ok(fault),
     }

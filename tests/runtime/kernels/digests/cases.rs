@@ -105,6 +105,8 @@ fn products() -> Vec<Case> {
         let rows = t.next_multiple_of(8);
         let dw = move |dev: &mut Device| Ok(floats(gemm_bwd::Case::new(K, rows, n).wgrad(dev, &[K], true)?));
         all.push(product(format!("wgrad {rows}x{n}x{K}"), dw));
+        let sum = move |dev: &mut Device| Ok(floats(gemm_bwd::Case::new(K, rows, n).wgrad_sum(dev)?));
+        all.push(product(format!("wgrad_sum {rows}x{n}x{K}"), sum));
         let chain = move |dev: &mut Device| {
             Ok(floats(linear_logprob_bwd::run(dev, &linear_logprob_bwd::case((t, 300, n), true, 0.7), 1 << 15)?))
         };
