@@ -107,6 +107,9 @@ impl Images {
         };
         let named = |name: &str, e: std::io::Error| fault(&format!("{name}: {e}"));
         let manifest = fs::read_to_string(dir.join("MANIFEST")).map_err(|e| named("MANIFEST", e))?;
+        // The folder has the candidates of every build; this program has them only with the feature.
+        let is_part = |line: &&str| cfg!(feature = "candidates") || !line.starts_with("candidates_");
+        let manifest: String = manifest.split_inclusive('\n').filter(is_part).collect();
         let mut ptx: Vec<(&'static str, &'static [u8])> = Vec::new();
         for (file, arch) in OWN.files().flat_map(|file| Arch::ALL.map(|arch| (file, arch))) {
             let name = format!("{file}.{}", arch.name());
