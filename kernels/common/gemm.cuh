@@ -25,7 +25,7 @@ constexpr int BLOCK_K = 64;
 // rotated pair.
 constexpr int GROUP = 64;
 // Tile rows that are traversed together, so that their x and the weight tiles that they share stay in the L2 cache.
-constexpr int RASTER_M = 8;  // RASTER of src/runtime/ops/gemm/sm90a.rs
+constexpr int RASTER_M = 8;  // RASTER of src/runtime/ops/gemm/config.rs
 
 // A second pair of operands (LoRA), over which the chains continue after the last step of the first: x [rows, depth] and
 // w [cols, ld], as in Operands. depth and ld are 0 if there is none.

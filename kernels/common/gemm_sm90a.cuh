@@ -75,8 +75,7 @@ struct WideSmem {
     isa::Shared<bf16> x[T::STAGES][T::DEPTH * T::BLOCK_M * BLOCK_K];
     isa::Shared<bf16> w[T::STAGES][T::DEPTH * T::BLOCK_N * BLOCK_K];
     Results<T, STAGED> results;
-    // The second half of `empty`, in a cluster: complete when the producer of the other CTA has acquired the stage for
-    // results.
+    // The second half of `empty` in a cluster: complete when the other CTA has acquired the stage for results.
     isa::Mbarrier full[T::STAGES], empty[T::STAGES * (T::CLUSTER > 1 ? 2 : 1)];
     // The tile that a stage belongs to. After the last tile: a number that is no tile.
     isa::Shared<int> tile[T::STAGES];
@@ -139,8 +138,7 @@ __device__ __forceinline__ void meet(WideSmem<T, STAGED>& smem, int slot, uint32
     parities ^= 1 << slot;
 }
 
-// Waits until a stage is empty, and announces its tile and the bytes that will arrive in it. `parities`: of a stage for
-// results in a cluster.
+// Waits until a stage is empty, and announces its tile and the bytes that will arrive in it. `parities`: see `meet`.
 template <class T, bool STAGED>
 __device__ __forceinline__ void producer_acquire(WideSmem<T, STAGED>& smem, PipelineState<T> pipe, int tile, int bytes,
                                                  uint32_t* parities = nullptr) {
@@ -164,8 +162,7 @@ __device__ __forceinline__ void copy_box(isa::Shared<bf16>* to, const isa::Tenso
     }
 }
 
-// Loads panels of an operand for the 64 terms from k on: those at the rows BEGIN to END of the tile, which starts at row
-// `first`.
+// Loads panels of an operand for the 64 terms from k on: rows `begin` to `end` of the tile, which starts at row `first`.
 template <int CLUSTER>
 __device__ __forceinline__ void copy_panels(isa::Shared<bf16>* to, const isa::TensorMap* from, isa::Mbarrier* full,
                                             int first, int k, int begin, int end) {
@@ -451,9 +448,7 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
             pipe.next();
         }
         isa::wgmma_wait<0>();
-        if (lane == 0) {
-            release(smem, before);
-        }
+        if (lane == 0) release(smem, before);
         before = -1;
         if constexpr (E::STAGED) {
 #pragma unroll 1

@@ -2,7 +2,8 @@
 //! that it may replace, and every wait and barrier is needed.
 
 use omr_runtime::device::Device;
-use omr_runtime::ops::gemm::{candidates, candidates_fault};
+use omr_runtime::ops::gemm::candidates;
+use omr_runtime::ops::variants::candidates::candidates_fault;
 
 use crate::kernels::gemm_sm90a::{BODY, ran, wide, wide_with};
 use crate::kernels::{Outcome, kind, mutate_sites_on, no_hopper};

@@ -4,14 +4,7 @@
 
 use std::fmt;
 
-use super::config::{GemmConfig, config};
-use super::sm90a::{RASTER, WideKernels};
-use crate::device::{Device, Region};
-use crate::ops::linear;
-use crate::ops::matmul::{Order, Weight};
-use crate::ops::start_check::{bits, differing, values, with_many_and_few_ctas};
-use crate::tensor::{DType, Tensor};
-use omr_base::error::Result;
+use super::config::{GemmConfig, RASTER, config};
 
 /// Name of the file of the kernels.
 pub(super) const FILE: &str = "candidates_sm90a";
@@ -29,7 +22,7 @@ pub struct Candidate {
     /// Benchmark that measures the product.
     pub case: &'static str,
     /// The product.
-    product: Product,
+    pub(in crate::ops) product: Product,
     /// Tile of the kernel, or `None` if the usual kernels run with another order of tiles.
     pub(super) config: Option<GemmConfig>,
     /// Rows of tiles that are traversed together.
@@ -38,7 +31,7 @@ pub struct Candidate {
 
 /// A product with candidates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Product {
+pub(in crate::ops) enum Product {
     Linear,
     SwiGlu,
     Dgrad,
@@ -66,9 +59,9 @@ impl Candidate {
         Candidate { raster: 16, ..Candidate::new(name, product, None) }
     }
 
-    /// Returns the candidate with this name, if it is for the product of `kernels`.
-    pub(super) fn of(name: &str, kernels: &WideKernels) -> Option<&'static Candidate> {
-        let replaces = |of: &&Candidate| of.name == name && of.product.facts().0 == kernels.names[0];
+    /// Returns the candidate with this name, if it is for the product whose kernel for the largest tile is `wide`.
+    pub(super) fn of(name: &str, wide: &str) -> Option<&'static Candidate> {
+        let replaces = |of: &&Candidate| of.name == name && of.product.facts().0 == wide;
         candidates().iter().find(replaces)
     }
 }
@@ -98,62 +91,4 @@ const ALL: [Candidate; 12] = [
 /// Returns the candidates of this program: none unless it is built with the feature `candidates`.
 pub const fn candidates() -> &'static [Candidate] {
     if cfg!(feature = "candidates") { &ALL } else { &[] }
-}
-
-/// Sizes of the test product: three rows of tiles, so that the last pair has one tile; incomplete tiles in both
-/// directions; more stages than a ring has.
-const ROWS: usize = 328;
-const COLUMNS: usize = 448;
-const TERMS: usize = 576;
-
-/// Runs the start check of the candidates: their bits are those of the kernels that they would replace. Returns a
-/// description of the fault, or `None`.
-pub fn candidates_fault(dev: &mut Device) -> Result<Option<String>> {
-    for candidate in candidates() {
-        let mut found = Vec::new();
-        for chosen in [None, Some(candidate.name)] {
-            dev.use_candidate(chosen);
-            let runs = with_many_and_few_ctas(dev, |dev| computed(dev, candidate.product));
-            dev.use_candidate(None);
-            found.extend(runs?);
-        }
-        let what = || format!("values of {} and of the kernel that it may replace", candidate.name);
-        if let Some(fault) = found[1..].iter().find_map(|found_by| differing(found_by, &found[0], what)) {
-            return Ok(Some(fault));
-        }
-    }
-    Ok(None)
-}
-
-/// Returns the bits of the test product.
-fn computed(dev: &mut Device, product: Product) -> Result<Vec<u32>> {
-    let mut put = |rows: usize, columns: usize, seed: u32| -> Result<Tensor> {
-        dev.upload(Region::Workspace, &values(rows * columns, seed, 1.0), &[rows, columns])
-    };
-    // Rows of 448 and of 576 elements need no padding.
-    let (x, dy) = (put(ROWS, TERMS, 1)?, put(ROWS, COLUMNS, 2)?);
-    let w = Weight::new(put(COLUMNS, TERMS, 3)?.reshape(&[COLUMNS * TERMS]), Order::Rows, COLUMNS, TERMS);
-    let mut out = |rows: usize, columns: usize| dev.zeros(Region::Workspace, DType::Bf16, &[rows, columns]);
-    match product {
-        Product::Linear => {
-            let y = out(ROWS, COLUMNS)?;
-            linear::fwd(dev, x, &w, None, Some(dy), y)?;
-            bits(dev, &[y])
-        }
-        Product::SwiGlu => {
-            let (gate_up, y) = (out(ROWS, COLUMNS)?, out(ROWS, COLUMNS / 2)?);
-            linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y)?;
-            bits(dev, &[gate_up, y])
-        }
-        Product::Dgrad => {
-            let dx = out(ROWS, TERMS)?;
-            linear::dgrad(dev, dy, &w, dx, false)?;
-            bits(dev, &[dx])
-        }
-        Product::Wgrad => {
-            let dw = dev.zeros(Region::Workspace, DType::F32, &[COLUMNS * TERMS])?;
-            linear::wgrad(dev, x, dy, dw, None)?;
-            bits(dev, &[dw])
-        }
-    }
 }

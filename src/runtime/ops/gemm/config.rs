@@ -8,6 +8,9 @@
 /// Elements along K of a block. A pipeline stage has one or two blocks.
 pub(super) const BLOCK_K: usize = 64;
 
+/// Rows of tiles that are traversed together (`RASTER_M` of kernels/common/gemm.cuh).
+pub(super) const RASTER: i32 = 8;
+
 /// Properties of a product that determine its tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GemmDesc {

@@ -12,7 +12,8 @@ mod start_check;
 pub mod tile;
 
 pub(in crate::ops) use backward::{Chains, dgrad, dgrad_part, wgrad};
-pub use candidates::{Candidate, candidates, candidates_fault};
+pub(in crate::ops) use candidates::Product;
+pub use candidates::{Candidate, candidates};
 pub(in crate::ops) use codes::reads_codes;
 pub(in crate::ops) use config::Role;
 pub use forward::Qkv;

@@ -3,7 +3,7 @@
 //! of tokens does not matter, so that sampling and training use the same arithmetic.
 
 use super::candidates::{self, Candidate};
-use super::config::{BLOCK_K, GemmConfig, GemmDesc, Role};
+use super::config::{BLOCK_K, GemmConfig, GemmDesc, RASTER, Role};
 use crate::device::{Address, EncodedMap, Gpu, Launch, Params, Stream, TensorMap, WgmmaKernels};
 use crate::ops::check;
 use crate::ops::input::Input;
@@ -42,9 +42,6 @@ pub(in crate::ops) struct WideKernels {
 
 /// Tiles per CTA up to which each CTA has a fixed list of tiles. CTAs with more tiles take them from a counter.
 const FIXED_TILES: usize = 2;
-
-/// Rows of tiles that are traversed together (`RASTER_M` of kernels/common/gemm.cuh).
-pub(super) const RASTER: i32 = 8;
 
 /// Tensor map of an absent tensor, which the kernel does not read.
 const NO_MAP: EncodedMap = EncodedMap([0; 16]);
@@ -206,7 +203,7 @@ impl Wide {
         }
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
         let role = kernels.role;
-        let candidate = gpu.candidate().and_then(|name| Candidate::of(name, &kernels));
+        let candidate = gpu.candidate().and_then(|name| Candidate::of(name, kernels.names[0]));
         let config = candidate.and_then(|candidate| candidate.config);
         let config = config.unwrap_or_else(|| GemmDesc { rows, columns, terms, role, multiprocessors }.plan());
         let product = Wide::by(gpu, kernels, config, sides, columns, adjacent)?;

@@ -1,8 +1,9 @@
 //! Selection of the kernel variants (wgmma or `mma.sync`) of products and attention on a GPU of compute capability 9.0.
 
+pub mod candidates;
 pub mod epilogues;
 
-use super::{attention, gemm, linear, paged_attention};
+use super::{attention, linear, paged_attention};
 use crate::device::WgmmaKernels::{self, Attention, AttentionBwd, Products};
 use crate::device::{Device, KernelVariant, Kind};
 use omr_base::error::Result;
@@ -45,7 +46,7 @@ pub fn wgmma_fault(dev: &mut Device, kernels: WgmmaKernels) -> Result<Option<Str
     };
     match (fault, kernels) {
         (None, Products) => match epilogues::fault(dev)? {
-            None => gemm::candidates_fault(dev),
+            None => candidates::candidates_fault(dev),
             fault => Ok(fault),
         },
         (None, Attention(dim)) => paged_attention::wgmma_fault(dev, dim),
